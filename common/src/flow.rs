@@ -1,0 +1,110 @@
+//! Tracked connections and fragments.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{address::Addr, identity::Identity, verdict::Cookie};
+
+/// Key of [`crate::maps::FLOWS`] and [`crate::maps::FLOWS_NEW`]: a connection as one endpoint sees it.
+///
+/// The ends are sorted, the lower (address, port) first, so that both directions find the same entry. Flows are never
+/// shared between interfaces: what one pod sends can not open a way to another.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct FlowKey {
+    /// The lower end's address.
+    pub low: Addr,
+    /// The higher end's address.
+    pub high: Addr,
+    /// The endpoint's interface.
+    pub ifindex: u32,
+    /// The lower end's port; for ICMP echo the identifier, else 0.
+    pub low_port: u16,
+    /// The higher end's port; for ICMP echo the identifier, else 0.
+    pub high_port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+/// Value of [`crate::maps::FLOWS`] and [`crate::maps::FLOWS_NEW`].
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct FlowEntry {
+    /// Generation of the endpoint's policy, in the flow's direction, that admitted it.
+    pub generation: u32,
+    /// The peer when it was admitted.
+    pub identity: Identity,
+    /// The policy and rule that admitted it.
+    pub cookie: Cookie,
+    /// When a packet was last seen, in ticks ([`TICK_SHIFT`]).
+    pub last_seen: u32,
+    /// [`state`] bits.
+    pub state: u8,
+    /// [`crate::Direction`] of the first packet, seen from the endpoint.
+    pub direction: u8,
+    /// Zero.
+    pub reserved: u16,
+}
+
+/// Bits of [`FlowEntry::state`].
+pub mod state {
+    /// A packet went the other way: the flow lives in the table of established flows.
+    pub const REPLIED: u8 = 1;
+    /// FIN from the side that opened the connection.
+    pub const FIN_ORIGINAL: u8 = 2;
+    /// FIN from the other side.
+    pub const FIN_REPLY: u8 = 4;
+    /// RST from either side.
+    pub const RESET: u8 = 8;
+    /// Stage one of an egress flow whose destination is translated later; only replies ride on it.
+    pub const DEFERRED: u8 = 16;
+    /// Either end of a closing connection.
+    pub const CLOSING: u8 = FIN_ORIGINAL | FIN_REPLY | RESET;
+}
+
+/// A tick is 2^8 jiffies: about a second at HZ=250. Reading jiffies costs a tenth of a nanosecond, a clock 16 to 28.
+pub const TICK_SHIFT: u32 = 8;
+
+/// Key of [`crate::maps::FRAGMENTS`]: one datagram as one endpoint sees it.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct FragmentKey {
+    /// Source address.
+    pub source: Addr,
+    /// Destination address.
+    pub destination: Addr,
+    /// The endpoint's interface.
+    pub ifindex: u32,
+    /// Identification field, IPv4 (16 bits) or IPv6 (32 bits).
+    pub id: u32,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// [`crate::Direction`] of the packet, seen from the endpoint.
+    pub direction: u8,
+    /// Zero.
+    pub reserved: u16,
+}
+
+/// Value of [`crate::maps::FRAGMENTS`]: the first fragment was allowed.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct FragmentEntry {
+    /// Generation of the policy that allowed the first fragment.
+    pub generation: u32,
+    /// When, in ticks.
+    pub last_seen: u32,
+}
+
+const _: () = assert!(size_of::<FlowKey>() == 44);
+const _: () = assert!(size_of::<FlowEntry>() == 20);
+const _: () = assert!(size_of::<FragmentKey>() == 44);
+const _: () = assert!(size_of::<FragmentEntry>() == 8);
