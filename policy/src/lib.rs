@@ -1,1 +1,26 @@
-//! stub
+//! Policy semantics and compiler. Pure: values in, values out; no clock, no I/O, no kernel.
+//!
+//! ```text
+//! objects ─► World ─► resolve ─► compile ─► State (desired) ─┐
+//!                        │                                   ├─► plan ─► steps ─► execute ─► State (observed)
+//!                        └──► explain      State (observed) ─┘
+//! ```
+//!
+//! Invariants:
+//! - [`compile::compile`] is a function of the [`world::World`], up to the numbers it gives: no order of events, repetition
+//!   or detour shows in its result.
+//! - A verdict in a slot is a function of the peer's signature: the set of selectors, prefixes and named ports, among
+//!   those that policies of local pods use, that the peer matches.
+//! - After every single step of a plan each packet meets the old verdict or the new one, never a third.
+//! - What is missing denies: no record, no slot, no entry, no known pod.
+#![forbid(unsafe_code)]
+
+pub mod compile;
+pub mod explain;
+pub mod model;
+pub mod numbers;
+pub mod plan;
+pub mod reader;
+pub mod selector;
+pub mod state;
+pub mod world;
