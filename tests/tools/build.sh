@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# build.sh DIR: build the CNI programs that the lab runs into DIR, from the pinned modules beside this script:
-# cnitool, bridge, host-local, portmap, loopback and flannel. Does nothing when DIR is up to date. Needs Go.
+# build.sh [--check] DIR: build the CNI programs that the lab runs into DIR, from the pinned modules beside this
+# script: cnitool, bridge, host-local, portmap, loopback and flannel. Does nothing when DIR is up to date. Needs
+# Go. With --check it builds nothing and exits 1 when there would be something to build.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-dir=${1:?usage: build.sh DIR}
+check=no
+[ "${1:-}" != --check ] || { check=yes && shift; }
+dir=${1:?usage: build.sh [--check] DIR}
 programs="cnitool bridge host-local portmap loopback flannel"
 
 # What DIR was built from: the pins and this script.
@@ -15,6 +18,7 @@ for program in $programs; do
   [ -x "$dir/$program" ] || fresh=no
 done
 [ $fresh = no ] || exit 0
+[ $check = no ] || exit 1
 
 command -v go >/dev/null || {
   echo "tests/tools/build.sh: Go is needed to build the CNI plugins; run 'make setup'" >&2

@@ -1,0 +1,49 @@
+# The daily commands; `make help` lists them. Everything that needs the kernel runs as root.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Where setup puts what it installs; scripts/setup.sh and .ci/run use the same path.
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(CURDIR)/.tools/go/bin:$(PATH):/usr/local/go/bin:/usr/sbin:/sbin
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+MACHINE := $(shell uname -m)-unknown-linux-gnu
+
+.PHONY: help setup build demo test bench lint plugin clean root
+
+help: ## list these commands
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: ## install what is missing (compiler, eBPF linker, Go, CNI plugins); says what and why
+	@scripts/setup.sh
+
+# One profile for demo and test, so that nothing is compiled twice. The kernel programs are always optimised.
+build: setup ## compile everything: agent, plugin, lab
+	cargo build --locked
+
+demo: root build ## a flannel cluster on this machine: decorative policies, then enforced ones
+	@$(TARGET)/debug/vethwall-demo
+
+test: root build ## every test, those that need root and network namespaces included
+	cargo test --locked --workspace
+
+bench: root setup ## nanoseconds a packet, and what the plugin adds to the start of a pod
+	cargo build --locked --release
+	@$(TARGET)/release/vethwall-bench
+
+lint: setup ## what .ci/run checks besides the tests
+	@.ci/run format clippy dependencies sizes docs deny typos shell
+
+# Static, because it runs on nodes whose C library is not ours to choose. The target is named so that the flag does
+# not reach what runs on this machine while compiling (procedural macros cannot be static).
+plugin: setup ## the CNI plugin as one static binary
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --profile plugin --package vethwall-cni --target $(MACHINE)
+	@ls -l $(TARGET)/$(MACHINE)/plugin/vethwall-cni
+
+clean: ## remove what was built; what setup installed outside this folder stays
+	cargo clean
+	rm -rf .tools
+
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "make: this target makes network namespaces and loads eBPF programs, so it needs root: sudo make $(MAKECMDGOALS)" >&2; exit 1; }
