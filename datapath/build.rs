@@ -7,6 +7,10 @@ fn main() -> aya_build::Result<()> {
     for path in ["build.rs", "../common", "../Cargo.lock"] {
         println!("cargo::rerun-if-changed={path}");
     }
-    let programs = Package { name: "vethwall-ebpf", root_dir: "../ebpf", ..Package::default() };
+    let programs = Package {
+        name: "vethwall-ebpf",
+        root_dir: "../ebpf",
+        ..Package::default()
+    };
     aya_build::build_ebpf([programs], Toolchain::Custom("bpf"))
 }

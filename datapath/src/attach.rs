@@ -1,0 +1,341 @@
+//! Programs on interfaces.
+//!
+//! ```text
+//! pod's veth, host side    ingress ◄ from_pod     links/<ifindex>-ingress
+//!                          egress  ◄ to_pod       links/<ifindex>-egress
+//! cni0                     ingress ◄ from_bridge  links/<ifindex>-bridge
+//! ```
+//!
+//! tcx (kernel 6.6) where the kernel has it: links that are pinned, outlive us, and whose program is replaced without a
+//! packet in between. Below, clsact filters: they live as long as the interface and are replaced in place.
+//!
+//! Invariants:
+//! - Attaching is idempotent, also from several processes at once: the plugin and the agent may meet on one interface.
+//! - An interface is named by number and by name, and both must agree: a name that another interface took over since
+//!   is refused.
+//! - Without a record in the endpoint maps an attached program drops all but ARP and neighbour discovery, so attaching
+//!   early is safe and attaching late is not.
+
+use std::{
+    fmt, fs, io,
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+    thread,
+    time::Duration,
+};
+
+use nix::libc;
+use vethwall_common::maps;
+
+use crate::{Error, Pins, clsact, pins::unpin, sys};
+
+/// How a program hangs on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hook {
+    /// A pinned tcx link.
+    Tcx,
+    /// A filter of the clsact queueing discipline.
+    Clsact,
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        })
+    }
+}
+
+/// Which hook to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// tcx, or clsact where the kernel refuses tcx.
+    #[default]
+    Best,
+    /// Only this one.
+    Only(Hook),
+}
+
+/// One of our attachment points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Point {
+    PodIngress,
+    PodEgress,
+    Bridge,
+}
+
+impl Point {
+    const ALL: [Self; 3] = [Self::PodIngress, Self::PodEgress, Self::Bridge];
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::PodIngress => "ingress",
+            Self::PodEgress => "egress",
+            Self::Bridge => "bridge",
+        }
+    }
+
+    pub(crate) fn program(self) -> &'static str {
+        match self {
+            Self::PodIngress => maps::FROM_POD,
+            Self::PodEgress => maps::TO_POD,
+            Self::Bridge => maps::FROM_BRIDGE,
+        }
+    }
+
+    fn tcx(self) -> u32 {
+        match self {
+            Self::PodIngress | Self::Bridge => sys::TCX_INGRESS,
+            Self::PodEgress => sys::TCX_EGRESS,
+        }
+    }
+
+    pub(crate) fn is_egress(self) -> bool {
+        self == Self::PodEgress
+    }
+
+    fn pin_name(self, ifindex: u32) -> String {
+        format!("{ifindex}-{}", self.suffix())
+    }
+
+    fn parse(name: &str) -> Option<(u32, Self)> {
+        let (ifindex, suffix) = name.split_once('-')?;
+        let point = Self::ALL.into_iter().find(|point| point.suffix() == suffix)?;
+        Some((ifindex.parse().ok()?, point))
+    }
+}
+
+/// A pinned link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinnedLink {
+    /// The interface in the pin's name.
+    pub ifindex: u32,
+    /// The program that belongs there.
+    pub program: &'static str,
+    /// Number of the link in the kernel; it stays when the program is replaced.
+    pub link_id: u32,
+    /// Number of the program in the kernel.
+    pub program_id: u32,
+    /// The interface is there; false once it was deleted.
+    pub alive: bool,
+}
+
+/// Attaches both programs to a pod's host-side interface. What is attached already stays, with the program replaced
+/// where it is not the pinned one.
+pub fn attach_endpoint(pins: &Pins, ifindex: u32, ifname: &str, choice: Choice) -> Result<Hook, Error> {
+    // Towards the pod first: nothing can be sent in answer to what does not arrive.
+    attach(pins, Point::PodEgress, ifindex, ifname, choice)?;
+    attach(pins, Point::PodIngress, ifindex, ifname, choice)
+}
+
+/// Attaches the second stage to the bridge of the pods.
+pub fn attach_bridge(pins: &Pins, ifindex: u32, ifname: &str, choice: Choice) -> Result<Hook, Error> {
+    attach(pins, Point::Bridge, ifindex, ifname, choice)
+}
+
+/// Takes the programs off a pod's interface, whichever way they hang there. What is absent is no error.
+pub fn detach_endpoint(pins: &Pins, ifindex: u32, ifname: &str) -> Result<(), Error> {
+    detach(pins, Point::PodIngress, ifindex, ifname)?;
+    detach(pins, Point::PodEgress, ifindex, ifname)
+}
+
+/// Takes the program off the bridge.
+pub fn detach_bridge(pins: &Pins, ifindex: u32, ifname: &str) -> Result<(), Error> {
+    detach(pins, Point::Bridge, ifindex, ifname)
+}
+
+/// All pinned links.
+pub fn links(pins: &Pins) -> Result<Vec<PinnedLink>, Error> {
+    let mut links = Vec::new();
+    for_each_pin(pins, |path, ifindex, point| {
+        let info = match sys::open(path).and_then(|link| sys::link_info(link.as_fd())) {
+            Ok(info) => info,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(Error::bpf("inspect", path.display(), error)),
+        };
+        links.push(PinnedLink {
+            ifindex,
+            program: point.program(),
+            link_id: info.id,
+            program_id: info.program_id,
+            alive: info.ifindex == ifindex,
+        });
+        Ok(())
+    })?;
+    links.sort_by_key(|link| (link.ifindex, link.program));
+    Ok(links)
+}
+
+/// Removes the pins of links whose interface is gone; returns the interfaces' numbers.
+pub fn collect_garbage(pins: &Pins) -> Result<Vec<u32>, Error> {
+    let mut gone = Vec::new();
+    for link in links(pins)? {
+        if link.alive {
+            continue;
+        }
+        for point in Point::ALL {
+            if point.program() == link.program {
+                unpin(&pins.links().join(point.pin_name(link.ifindex)))?;
+            }
+        }
+        gone.push(link.ifindex);
+    }
+    gone.dedup();
+    Ok(gone)
+}
+
+/// Puts the pinned programs into every pinned link; returns how many were replaced. One link that fails stops no other.
+pub(crate) fn update_links(pins: &Pins) -> Result<usize, Error> {
+    let mut updated = 0;
+    let mut failed = None;
+    for_each_pin(pins, |path, ifindex, point| {
+        match update_link(pins, path, ifindex, point) {
+            Ok(Existing::Updated) => updated += 1,
+            Ok(Existing::Current | Existing::Gone) => {}
+            Err(error) => failed = Some(error),
+        }
+        Ok(())
+    })?;
+    failed.map_or(Ok(updated), Err)
+}
+
+fn for_each_pin(
+    pins: &Pins,
+    mut each: impl FnMut(&Path, u32, Point) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let directory = pins.links();
+    let failed = |e| Error::file("list", directory.display(), e);
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        if let Some((ifindex, point)) = entry.file_name().to_str().and_then(Point::parse) {
+            each(&entry.path(), ifindex, point)?;
+        }
+    }
+    Ok(())
+}
+
+/// What became of a pinned link.
+enum Existing {
+    /// It carries the pinned program.
+    Current,
+    /// It carries it now.
+    Updated,
+    /// There is none, or its interface is gone.
+    Gone,
+}
+
+fn update_link(pins: &Pins, path: &Path, ifindex: u32, point: Point) -> Result<Existing, Error> {
+    let link = match sys::open(path) {
+        Ok(link) => link,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Existing::Gone),
+        Err(error) => return Err(Error::bpf("open", path.display(), error)),
+    };
+    let inspect = |e| Error::bpf("inspect", path.display(), e);
+    let info = sys::link_info(link.as_fd()).map_err(inspect)?;
+    let fits = info.kind == sys::LINK_TYPE_TCX && info.attach_type == point.tcx();
+    if info.ifindex != ifindex || !fits {
+        return Ok(Existing::Gone);
+    }
+    let program = pins.open(&pins.program(point.program()))?;
+    if sys::program_id(program.as_fd()).map_err(inspect)? == info.program_id {
+        return Ok(Existing::Current);
+    }
+    sys::link_update(link.as_fd(), program.as_fd())
+        .map_err(|e| Error::bpf("replace the program of", path.display(), e))?;
+    Ok(Existing::Updated)
+}
+
+fn attach(pins: &Pins, point: Point, ifindex: u32, ifname: &str, choice: Choice) -> Result<Hook, Error> {
+    let found = nix::net::if_::if_nametoindex(ifname).unwrap_or(0);
+    if ifindex == 0 || found != ifindex {
+        return Err(Error::invalid(
+            format!("interface {ifname}"),
+            format!("number {ifindex} was expected, {found} found: the interface was replaced"),
+        ));
+    }
+    let program = pins.open(&pins.program(point.program()))?;
+    let clsact = || clsact::attach(pins, point, ifindex, ifname).map(|()| Hook::Clsact);
+    match choice {
+        Choice::Only(Hook::Clsact) => clsact(),
+        Choice::Only(Hook::Tcx) => attach_tcx(pins, point, program.as_fd(), ifindex)?.ok_or_else(|| {
+            Error::invalid(
+                format!("interface {ifname}"),
+                "this kernel has no tcx (6.6 or newer)",
+            )
+        }),
+        Choice::Best => match attach_tcx(pins, point, program.as_fd(), ifindex)? {
+            Some(hook) => Ok(hook),
+            None => clsact(),
+        },
+    }
+}
+
+/// `None` where the kernel does not know tcx.
+fn attach_tcx(
+    pins: &Pins,
+    point: Point,
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+) -> Result<Option<Hook>, Error> {
+    const TRIES: u32 = 40;
+    const PAUSE: Duration = Duration::from_millis(10);
+    let path = pins.links().join(point.pin_name(ifindex));
+    let failed = |e| Error::net("attach a program to", format!("interface {ifindex}"), e);
+    for _ in 0..TRIES {
+        match update_link(pins, &path, ifindex, point)? {
+            Existing::Current | Existing::Updated => return Ok(Some(Hook::Tcx)),
+            Existing::Gone => drop(unpin(&path)?),
+        }
+        let link = match sys::link_create(program, ifindex, point.tcx()) {
+            Ok(link) => link,
+            // Somebody has attached the same program and not pinned it yet, or failed and is about to let go.
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+                thread::sleep(PAUSE);
+                continue;
+            }
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        match sys::pin(link.as_fd(), &path) {
+            Ok(()) => return Ok(Some(Hook::Tcx)),
+            // Somebody was faster, with another program: keep the link that is pinned.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(Error::bpf("pin", path.display(), error)),
+        }
+    }
+    Err(failed(io::Error::other(
+        "another process holds the hook and does not pin its link",
+    )))
+}
+
+fn detach(pins: &Pins, point: Point, ifindex: u32, ifname: &str) -> Result<(), Error> {
+    let tcx = unpin(&pins.links().join(point.pin_name(ifindex)))?;
+    let same = nix::net::if_::if_nametoindex(ifname).is_ok_and(|found| found == ifindex);
+    if !tcx && same {
+        clsact::detach(point, ifname)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_pins_lead_back() {
+        for point in Point::ALL {
+            assert_eq!(Point::parse(&point.pin_name(41)), Some((41, point)));
+        }
+        for name in ["41", "41-", "x-ingress", "41-ingress-new", "-bridge", ""] {
+            assert_eq!(Point::parse(name), None, "{name}");
+        }
+    }
+}

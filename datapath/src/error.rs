@@ -1,0 +1,197 @@
+//! What can go wrong between user space and the kernel.
+//!
+//! Every error names the operation and its object; the cause is the error's source. Where the kernel answers EPERM the
+//! text says which capability the caller lacks, and where bpffs is missing it says how to mount it.
+
+use std::{io, path::PathBuf};
+
+use nix::libc;
+
+/// An operation on the kernel failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no bpffs where one is needed.
+    #[error(
+        "{at} is no BPF file system; as root, mount one: mkdir -p {at} && mount -t bpf bpf {at}",
+        at = path.display()
+    )]
+    NoBpffs {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// Nothing is pinned: no agent has loaded the programs since the node booted.
+    #[error("vethwall is not loaded on this node: {} does not exist", path.display())]
+    NotLoaded {
+        /// The pin that is missing.
+        path: PathBuf,
+    },
+    /// A system call failed.
+    #[error("cannot {operation} {object}{}", hint(source, needs))]
+    System {
+        /// What was tried.
+        operation: &'static str,
+        /// With what.
+        object: String,
+        /// The capability it takes.
+        needs: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel or its object file was refused by the loader.
+    #[error("cannot {operation} {object}{}", hint_in_chain(source.as_ref()))]
+    Loader {
+        /// What was tried.
+        operation: &'static str,
+        /// With what.
+        object: String,
+        /// What aya said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A map has no room.
+    #[error("map {map} is full ({max_entries} entries)")]
+    Full {
+        /// Its name.
+        map: &'static str,
+        /// Its size.
+        max_entries: u32,
+    },
+    /// What is pinned was made by a program with other ideas of the layout.
+    #[error("{} does not fit this version: {what}; detach and remove {} to start afresh", path.display(), directory.display())]
+    Incompatible {
+        /// The pin.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+        /// The pin directory.
+        directory: PathBuf,
+    },
+    /// The caller asked for something that makes no sense; nothing was changed.
+    #[error("{object}: {why}")]
+    Invalid {
+        /// What was asked for.
+        object: String,
+        /// Why it is refused.
+        why: String,
+    },
+    /// The interface is not one end of a veth pair that joins this network namespace with the pod's.
+    #[error("{object}: {why}")]
+    NotVeth {
+        /// The interface.
+        object: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn bpf(operation: &'static str, object: impl ToString, source: io::Error) -> Self {
+        Self::System {
+            operation,
+            object: object.to_string(),
+            needs: "CAP_BPF",
+            source,
+        }
+    }
+
+    pub(crate) fn net(operation: &'static str, object: impl ToString, source: io::Error) -> Self {
+        Self::System {
+            operation,
+            object: object.to_string(),
+            needs: "CAP_NET_ADMIN",
+            source,
+        }
+    }
+
+    pub(crate) fn file(operation: &'static str, object: impl ToString, source: io::Error) -> Self {
+        Self::System {
+            operation,
+            object: object.to_string(),
+            needs: "root",
+            source,
+        }
+    }
+
+    pub(crate) fn loader(
+        operation: &'static str,
+        object: impl ToString,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Loader {
+            operation,
+            object: object.to_string(),
+            source: source.into(),
+        }
+    }
+
+    pub(crate) fn invalid(object: impl ToString, why: impl ToString) -> Self {
+        Self::Invalid {
+            object: object.to_string(),
+            why: why.to_string(),
+        }
+    }
+
+    /// The error and its causes in one line.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            let cause = error.to_string();
+            // aya's errors often repeat their source.
+            if !text.ends_with(&cause) {
+                text.push_str(": ");
+                text.push_str(&cause);
+            }
+            source = error.source();
+        }
+        text
+    }
+}
+
+fn hint(source: &io::Error, needs: &str) -> String {
+    match source.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => format!(" ({needs} is missing)"),
+        _ => String::new(),
+    }
+}
+
+fn hint_in_chain(source: &(dyn std::error::Error + 'static)) -> String {
+    let mut error: Option<&(dyn std::error::Error + 'static)> = Some(source);
+    while let Some(cause) = error {
+        if let Some(io) = cause.downcast_ref::<io::Error>() {
+            return hint(io, "CAP_BPF, CAP_PERFMON or CAP_NET_ADMIN");
+        }
+        error = cause.source();
+    }
+    String::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_capability_is_named() {
+        let error = Error::bpf("open", "/x", io::Error::from_raw_os_error(libc::EPERM));
+        assert!(error.to_string().contains("CAP_BPF is missing"), "{error}");
+        assert!(
+            error.chain().contains("Operation not permitted"),
+            "{}",
+            error.chain()
+        );
+        let error = Error::net("list", "links", io::Error::from_raw_os_error(libc::ENODEV));
+        assert!(!error.to_string().contains("missing"), "{error}");
+        let error = Error::loader("load", "p", io::Error::from_raw_os_error(libc::EPERM));
+        assert!(error.to_string().contains("CAP_PERFMON"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_bpffs_says_how_to_mount_it() {
+        let error = Error::NoBpffs {
+            path: "/sys/fs/bpf".into(),
+        };
+        assert!(
+            error.to_string().contains("mount -t bpf bpf /sys/fs/bpf"),
+            "{error}"
+        );
+    }
+}

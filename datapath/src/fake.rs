@@ -1,0 +1,170 @@
+//! An in-memory double of the kernel's maps that fails on command.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nix::libc;
+use vethwall_common::{
+    ABI_VERSION,
+    config::Config,
+    entry::{Entry, Key},
+    flow::{FlowEntry, FlowKey},
+    maps::COUNTER_SIZE,
+};
+
+use crate::{Error, Maps, maps::check};
+
+/// A call that changed the maps, in the order it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "kept in tests only")]
+pub enum Call {
+    /// [`Maps::put`].
+    Put(Entry),
+    /// [`Maps::delete`].
+    Delete(Key),
+}
+
+/// Maps in memory.
+#[derive(Clone, Debug)]
+pub struct Fake {
+    entries: BTreeMap<Key, Entry>,
+    config: Config,
+    calls: Vec<Call>,
+    writes: usize,
+    fail_after: Option<usize>,
+    fail_keys: BTreeSet<Key>,
+    capacity: Option<usize>,
+    /// Counters that [`Maps::counters`] returns.
+    pub counters: Vec<u64>,
+    /// Connections that [`Maps::flows`] returns and [`Maps::sweep`] forgets.
+    pub flows: BTreeMap<FlowKey, FlowEntry>,
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            config: Config {
+                abi: ABI_VERSION,
+                ..Config::default()
+            },
+            calls: Vec::new(),
+            writes: 0,
+            fail_after: None,
+            fail_keys: BTreeSet::new(),
+            capacity: None,
+            counters: vec![0; COUNTER_SIZE as usize],
+            flows: BTreeMap::new(),
+        }
+    }
+}
+
+impl Fake {
+    /// Empty maps that work.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets `writes` more calls of `put` and `delete` pass and fails all after them.
+    pub fn fail_after(&mut self, writes: usize) {
+        self.fail_after = Some(self.writes + writes);
+    }
+
+    /// Fails every `put` and `delete` of this key.
+    pub fn fail_on(&mut self, key: Key) {
+        self.fail_keys.insert(key);
+    }
+
+    /// Room for so many entries in all.
+    pub fn limit(&mut self, entries: usize) {
+        self.capacity = Some(entries);
+    }
+
+    /// Works again.
+    pub fn heal(&mut self) {
+        self.fail_after = None;
+        self.fail_keys.clear();
+        self.capacity = None;
+    }
+
+    /// The calls that succeeded, in order.
+    pub fn calls(&self) -> &[Call] {
+        &self.calls
+    }
+
+    /// The entry under this key.
+    pub fn get(&self, key: &Key) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
+    fn write(&mut self, key: &Key) -> Result<(), Error> {
+        let refused = self.fail_keys.contains(key) || self.fail_after.is_some_and(|n| self.writes >= n);
+        self.writes += 1;
+        if refused {
+            let cause = std::io::Error::from_raw_os_error(libc::ENOMEM);
+            return Err(Error::bpf("write", format!("{key:?}"), cause));
+        }
+        Ok(())
+    }
+}
+
+impl Maps for Fake {
+    fn put(&mut self, entry: &Entry) -> Result<(), Error> {
+        check(entry)?;
+        let key = entry.key();
+        self.write(&key)?;
+        if let Some(room) = self.capacity
+            && !self.entries.contains_key(&key)
+            && self.entries.len() >= room
+        {
+            return Err(Error::Full {
+                map: "FAKE",
+                max_entries: u32::try_from(room).unwrap_or(u32::MAX),
+            });
+        }
+        self.entries.insert(key, *entry);
+        self.calls.push(Call::Put(*entry));
+        Ok(())
+    }
+
+    fn delete(&mut self, key: &Key) -> Result<(), Error> {
+        self.write(key)?;
+        self.entries.remove(key);
+        self.calls.push(Call::Delete(*key));
+        Ok(())
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>, Error> {
+        Ok(self.entries.values().copied().collect())
+    }
+
+    fn config(&self) -> Result<Config, Error> {
+        Ok(self.config)
+    }
+
+    fn set_config(&mut self, config: &Config) -> Result<(), Error> {
+        self.config = Config {
+            abi: ABI_VERSION,
+            ..*config
+        };
+        Ok(())
+    }
+
+    fn counters(&self) -> Result<Vec<u64>, Error> {
+        Ok(self.counters.clone())
+    }
+
+    fn flows(&self) -> Result<Vec<(FlowKey, FlowEntry)>, Error> {
+        Ok(self.flows.iter().map(|(key, entry)| (*key, *entry)).collect())
+    }
+
+    fn sweep(
+        &mut self,
+        ifindex: u32,
+        keep: &mut dyn FnMut(&FlowKey, &FlowEntry) -> bool,
+    ) -> Result<usize, Error> {
+        let before = self.flows.len();
+        self.flows
+            .retain(|key, entry| key.ifindex != ifindex || keep(key, entry));
+        Ok(before - self.flows.len())
+    }
+}
