@@ -15,12 +15,19 @@
 //! - What is missing denies: no record, no slot, no entry, no known pod.
 #![forbid(unsafe_code)]
 
+mod answer;
 pub mod compile;
+mod encode;
 pub mod explain;
 pub mod model;
 pub mod numbers;
+mod owners;
 pub mod plan;
 pub mod reader;
+mod resolve;
 pub mod selector;
 pub mod state;
+mod terms;
+#[cfg(test)]
+mod test_world;
 pub mod world;

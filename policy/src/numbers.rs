@@ -1,23 +1,271 @@
-//! Numbers for slots, identities, port sets, cookies and endpoint indices.
+//! Numbers for terms, identities, slots, port sets, cookies and endpoint indices.
+//!
+//! A number belongs to a *meaning*: a slot's to its policies' rules, an identity's to its signature, a port set's to
+//! its pages. What does not change keeps its number, so plans stay small; what changes gets another number, so a number
+//! never means two things at once, which is what lets a plan switch between old and new with single writes.
 
-use crate::state::State;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Gives numbers to meanings and remembers them, so that what did not change keeps its number from one compilation to
-/// the next.
-#[derive(Debug, Default)]
-pub struct Numbers {}
+use vethwall_common::{
+    endpoint::ENDPOINT_INDEX_SIZE,
+    identity::Identity,
+    maps::MAX_SLOTS,
+    verdict::{Cookie, PortsPage},
+};
+
+use crate::{
+    compile::Attribution,
+    resolve::SlotMeaning,
+    state::State,
+    terms::{Signature, Term, TermId},
+};
+
+/// Identities from here on are a plan's own, for the time between two policies; no meaning gets one.
+pub(crate) const FIRST_TRANSIENT: u32 = 0x8000_0000;
+
+/// Pages of a port set by (protocol, page).
+pub(crate) type Pages = BTreeMap<(u8, u8), PortsPage>;
+
+/// Gives numbers to meanings and remembers them.
+#[derive(Debug)]
+pub struct Numbers {
+    terms: Pool<Term>,
+    identities: Pool<Signature>,
+    slots: Pool<SlotMeaning>,
+    port_sets: Pool<Pages>,
+    cookies: Pool<Attribution>,
+    endpoints: Pool<u32>,
+    term_names: BTreeMap<TermId, Term>,
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self {
+            terms: Pool::new(1, FIRST_TRANSIENT - 1),
+            identities: Pool::new(Identity::FIRST_SIGNATURE.0, FIRST_TRANSIENT - 1),
+            slots: Pool::new(1, MAX_SLOTS - 1),
+            port_sets: Pool::new(1, FIRST_TRANSIENT - 1),
+            cookies: Pool::new(1, FIRST_TRANSIENT - 1),
+            endpoints: Pool::new(1, ENDPOINT_INDEX_SIZE - 1),
+            term_names: BTreeMap::new(),
+        }
+    }
+}
 
 impl Numbers {
     /// Numbers for a kernel that holds `observed`, written by somebody else: nothing there is given a new meaning.
     /// Interfaces keep their endpoint index.
     pub fn above(observed: &State) -> Self {
-        let _ = observed;
-        Self::default()
+        let mut numbers = Self::default();
+        let used = Used::of(observed);
+        numbers.identities.avoid(used.identities);
+        numbers.slots.avoid(used.slots);
+        numbers.port_sets.avoid(used.port_sets);
+        numbers.cookies.avoid(used.cookies);
+        for (ifindex, record) in &observed.endpoints {
+            numbers.endpoints.give(*ifindex, u32::from(record.index));
+        }
+        numbers
     }
 
     /// Frees the numbers that neither the last compilation nor the kernel uses. Call it after a plan was executed, with
     /// what the kernel then holds; without it numbers run out, and pods that get none stay closed.
     pub fn release(&mut self, observed: &State) {
-        let _ = observed;
+        let used = Used::of(observed);
+        self.identities.release(used.identities);
+        self.slots.release(used.slots);
+        self.port_sets.release(used.port_sets);
+        self.cookies.release(used.cookies);
+        self.endpoints.release(used.indices);
+        // Terms do not reach the kernel, but remembered signatures and slots speak of them.
+        let mut terms: BTreeSet<TermId> = self.identities.given.keys().flat_map(Signature::terms).collect();
+        terms.extend(self.slots.given.keys().flat_map(SlotMeaning::terms));
+        let peers = |id: &TermId| match self.term_names.get(id) {
+            Some(Term::Port { peer, .. }) => *peer,
+            Some(Term::Pods { .. } | Term::Prefix(_)) | None => None,
+        };
+        let peers: Vec<_> = terms.iter().filter_map(peers).collect();
+        terms.extend(peers);
+        self.terms.release(terms);
+        let kept: BTreeSet<TermId> = self.terms.given.values().copied().collect();
+        self.term_names.retain(|id, _| kept.contains(id));
+    }
+
+    /// A compilation begins: what it asks for from here on is what it uses.
+    pub(crate) fn begin(&mut self) {
+        self.terms.current.clear();
+        self.identities.current.clear();
+        self.slots.current.clear();
+        self.port_sets.current.clear();
+        self.cookies.current.clear();
+        self.endpoints.current.clear();
+    }
+
+    /// Number of a term. There are more numbers than terms fit into memory; 0, if there were none left, is no term.
+    pub(crate) fn term_id(&mut self, term: &Term) -> TermId {
+        let id = self.terms.get(term).unwrap_or(0);
+        self.term_names.entry(id).or_insert_with(|| term.clone());
+        id
+    }
+
+    /// The term with this number.
+    pub(crate) fn term(&self, id: TermId) -> Option<&Term> {
+        self.term_names.get(&id)
+    }
+
+    /// Identity of a signature.
+    pub(crate) fn identity(&mut self, signature: &Signature) -> Identity {
+        if signature.is_empty() {
+            return Identity::WORLD;
+        }
+        self.identities
+            .get(signature)
+            .map_or(Identity::UNKNOWN_POD, Identity)
+    }
+
+    /// A slot, while there is one left.
+    pub(crate) fn slot(&mut self, meaning: &SlotMeaning) -> Option<u32> {
+        self.slots.get(meaning)
+    }
+
+    /// A port set, while there is one left.
+    pub(crate) fn port_set(&mut self, pages: &Pages) -> Option<u32> {
+        self.port_sets.get(pages)
+    }
+
+    /// A cookie; the one that names nothing if there were none left.
+    pub(crate) fn cookie(&mut self, attribution: &Attribution) -> Cookie {
+        Cookie(self.cookies.get(attribution).unwrap_or(0))
+    }
+
+    /// Index of a local interface, while there is one left.
+    pub(crate) fn endpoint(&mut self, ifindex: u32) -> Option<u16> {
+        self.endpoints
+            .get(&ifindex)
+            .and_then(|index| u16::try_from(index).ok())
+    }
+}
+
+/// Numbers of one kind.
+#[derive(Debug)]
+struct Pool<K> {
+    given: BTreeMap<K, u32>,
+    /// Numbers given, and numbers that the kernel holds.
+    taken: BTreeSet<u32>,
+    /// Numbers asked for since the compilation began.
+    current: BTreeSet<u32>,
+    /// Where the search goes on: a number that became free comes back as late as possible, so that an event or a packet
+    /// on its way does not meet a new meaning.
+    next: u32,
+    first: u32,
+    last: u32,
+}
+
+impl<K: Ord + Clone> Pool<K> {
+    fn new(first: u32, last: u32) -> Self {
+        let (given, taken, current) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        Self {
+            given,
+            taken,
+            current,
+            next: first,
+            first,
+            last,
+        }
+    }
+
+    fn get(&mut self, key: &K) -> Option<u32> {
+        let number = match self.given.get(key) {
+            Some(number) => *number,
+            None => {
+                let number = self.free()?;
+                self.give(key.clone(), number);
+                number
+            }
+        };
+        self.current.insert(number);
+        Some(number)
+    }
+
+    fn free(&self) -> Option<u32> {
+        let mut gap = self.next;
+        // `taken` is walked from `next` on only as far as it has no gap.
+        for number in self.taken.range(self.next..=self.last) {
+            if *number != gap {
+                break;
+            }
+            gap += 1;
+        }
+        if gap <= self.last {
+            return Some(gap);
+        }
+        (self.first..self.next).find(|number| !self.taken.contains(number))
+    }
+
+    fn give(&mut self, key: K, number: u32) {
+        self.taken.insert(number);
+        self.given.insert(key, number);
+        self.next = if number < self.last {
+            number + 1
+        } else {
+            self.first
+        };
+    }
+
+    fn avoid(&mut self, numbers: BTreeSet<u32>) {
+        let inside = numbers.range(self.first..=self.last);
+        if let Some(highest) = inside.clone().next_back() {
+            self.next = if *highest < self.last {
+                highest + 1
+            } else {
+                self.first
+            };
+        }
+        self.taken.extend(inside);
+    }
+
+    fn release(&mut self, held: BTreeSet<u32>) {
+        self.given
+            .retain(|_, number| self.current.contains(number) || held.contains(number));
+        self.taken = held;
+        self.taken.extend(self.given.values());
+    }
+}
+
+/// Numbers in a state.
+#[derive(Default)]
+struct Used {
+    identities: BTreeSet<u32>,
+    slots: BTreeSet<u32>,
+    port_sets: BTreeSet<u32>,
+    cookies: BTreeSet<u32>,
+    indices: BTreeSet<u32>,
+}
+
+impl Used {
+    fn of(state: &State) -> Self {
+        let mut used = Self::default();
+        for record in state.endpoints.values() {
+            used.indices.insert(u32::from(record.index));
+            used.slots.extend([record.ingress.slot(), record.egress.slot()]);
+        }
+        for (slot, record) in &state.slots {
+            used.slots.insert(*slot);
+            used.cookies.insert(record.cookie.0);
+        }
+        for (key, entry) in &state.verdicts {
+            used.slots.insert(key.slot);
+            used.identities.insert(key.identity.0);
+            used.port_sets.insert(entry.port_set);
+            used.cookies.insert(entry.cookie.0);
+            used.cookies
+                .extend(entry.ranges.iter().map(|range| range.cookie.0));
+        }
+        used.port_sets.extend(state.ports.keys().map(|key| key.set));
+        used.identities
+            .extend(state.addresses.values().map(|entry| entry.identity.0));
+        used.identities
+            .extend(state.prefixes.values().map(|entry| entry.identity.0));
+        used
     }
 }

@@ -1,6 +1,11 @@
 //! From what the kernel holds to what it should hold, one operation at a time.
 
-use vethwall_common::entry::{Entry, Key};
+use std::collections::BTreeMap;
+
+use vethwall_common::{
+    endpoint::SlotRef,
+    entry::{Entry, Key},
+};
 
 use crate::state::State;
 
@@ -48,8 +53,53 @@ impl<E> Outcome<E> {
 
 /// The steps from `observed` to `desired`.
 pub fn plan(observed: &State, desired: &State) -> Vec<Step> {
-    let _ = (observed, desired);
-    Vec::new()
+    let held: BTreeMap<Key, Entry> = observed.entries().map(|entry| (entry.key(), entry)).collect();
+    let wanted: BTreeMap<Key, Entry> = desired.entries().map(|entry| (entry.key(), entry)).collect();
+    let mut steps = Vec::new();
+    for entry in desired.entries() {
+        if held.get(&entry.key()) == Some(&entry) {
+            continue;
+        }
+        let Entry::Endpoint(ifindex, mut record) = entry else {
+            steps.push(Step {
+                operation: Operation::Put(entry),
+                why: "contents before what refers to them",
+            });
+            continue;
+        };
+        let (ingress, egress) = match observed.endpoints.get(&ifindex) {
+            Some(old) => (old.ingress, old.egress),
+            None => (
+                SlotRef::new(0, observed.generation),
+                SlotRef::new(0, observed.generation),
+            ),
+        };
+        let next = |old: SlotRef, new: SlotRef| {
+            let raised = if old.slot() == new.slot() { 0 } else { 1 };
+            SlotRef::new(new.slot(), old.generation().wrapping_add(raised))
+        };
+        record.ingress = next(ingress, record.ingress);
+        record.egress = next(egress, record.egress);
+        if observed.endpoints.get(&ifindex) != Some(&record) {
+            let operation = Operation::Put(Entry::Endpoint(ifindex, record));
+            steps.push(Step {
+                operation,
+                why: "the endpoint takes its slots",
+            });
+        }
+    }
+    let gone: Vec<_> = held.keys().filter(|key| !wanted.contains_key(key)).collect();
+    if !gone.is_empty() {
+        steps.push(Step {
+            operation: Operation::Grace,
+            why: "no program still reads what goes",
+        });
+        steps.extend(gone.into_iter().rev().map(|key| Step {
+            operation: Operation::Delete(*key),
+            why: "unused",
+        }));
+    }
+    steps
 }
 
 /// Executes the steps of [`plan`] in order. A failed step stops only the steps that rest on it.

@@ -1,8 +1,21 @@
 //! What the programs would answer: the same look-ups over a [`State`].
+//!
+//! ```text
+//! ENDPOINTS[ifindex] ─► slot ─► OPEN? ─► (ADDRESSES[peer] or longest PREFIXES or WORLD) ─► VERDICTS[slot, identity]
+//!                        └── default ◄── no entry ─────────────────────────────────────────────┘
+//! ```
+//! Tests of every crate judge a state by this, so keep it as plain as the programs.
 
 use std::net::IpAddr;
 
-use vethwall_common::{Direction, identity::Identity, verdict::Cookie};
+use vethwall_common::{
+    Direction,
+    address::{Addr, Prefix},
+    endpoint::EndpointRecord,
+    identity::Identity,
+    protocol,
+    verdict::{Cookie, PORTS_PER_PAGE, PortsKey, SlotRecord, VerdictEntry, VerdictKey, allow},
+};
 
 use crate::state::State;
 
@@ -21,8 +34,35 @@ pub struct Answer {
 
 /// The identity of an address: its own entry, else its longest prefix, else the world.
 pub fn identity(state: &State, address: IpAddr) -> Identity {
-    let _ = (state, address);
-    Identity::WORLD
+    let address = Addr::from(address);
+    match state.addresses.get(&address) {
+        Some(entry) => entry.identity,
+        None => prefix_identity(state, address),
+    }
+}
+
+/// The identity of an address by prefix alone, as for a packet that this node masqueraded.
+pub fn prefix_identity(state: &State, address: Addr) -> Identity {
+    (0..=128)
+        .rev()
+        .find_map(|length| {
+            state.prefixes.get(&Prefix {
+                length,
+                addr: truncate(address, length),
+            })
+        })
+        .map_or(Identity::WORLD, |entry| entry.identity)
+}
+
+/// The first bits of an address.
+pub(crate) fn truncate(address: Addr, length: u32) -> Addr {
+    let bits = u128::from_be_bytes(address.0);
+    let mask = if length == 0 {
+        0
+    } else {
+        u128::MAX << (128 - length)
+    };
+    Addr((bits & mask).to_be_bytes())
 }
 
 /// Asks the policy of an endpoint about a packet. `port` is the destination port; protocols without ports have 0.
@@ -34,11 +74,68 @@ pub fn lookup(
     protocol: u8,
     port: u16,
 ) -> Answer {
-    let _ = (ifindex, direction, protocol, port);
-    Answer {
-        allow: 0,
-        cookie: Cookie(0),
-        identity: identity(state, peer),
-        pending: true,
+    let identity = identity(state, peer);
+    let record = state.endpoints.get(&ifindex);
+    match record.filter(|record| record.flags & EndpointRecord::ENFORCING != 0 && record.ifindex == ifindex) {
+        None => Answer {
+            allow: 0,
+            cookie: Cookie(0),
+            identity,
+            pending: true,
+        },
+        Some(record) => {
+            let (allow, cookie) = slot(state, record.slot_ref(direction).slot(), identity, protocol, port);
+            Answer {
+                allow,
+                cookie,
+                identity,
+                pending: false,
+            }
+        }
     }
+}
+
+/// Asks a slot about an identity: [`allow`] bits and cookie.
+pub fn slot(state: &State, slot: u32, identity: Identity, protocol: u8, port: u16) -> (u8, Cookie) {
+    let record = if slot == 0 { None } else { state.slots.get(&slot) };
+    let record = record.copied().unwrap_or_default();
+    if record.flags & SlotRecord::OPEN != 0 {
+        return (record.allow, record.cookie);
+    }
+    match state.verdicts.get(&VerdictKey { slot, identity }) {
+        None => (record.allow, record.cookie),
+        Some(found) => entry(state, found, protocol, port),
+    }
+}
+
+fn entry(state: &State, entry: &VerdictEntry, protocol: u8, port: u16) -> (u8, Cookie) {
+    if protocol::has_ports(protocol) {
+        for range in entry.ranges.iter().take(usize::from(entry.count)) {
+            if range.protocol == protocol && range.first <= port && port <= range.last {
+                return (range.allow, range.cookie);
+            }
+        }
+        let page = u8::try_from(u32::from(port) / PORTS_PER_PAGE).unwrap_or(u8::MAX);
+        let key = PortsKey {
+            set: entry.port_set,
+            protocol,
+            page,
+            reserved: 0,
+        };
+        if let (true, Some(page)) = (entry.port_set != 0, state.ports.get(&key)) {
+            let word = (u32::from(port) % PORTS_PER_PAGE / 64) as usize;
+            let bit = |words: &[u64; 8], value: u8| {
+                if words[word] >> (port & 63) & 1 == 1 {
+                    value
+                } else {
+                    0
+                }
+            };
+            return (
+                bit(&page.enforced, allow::ENFORCED) | bit(&page.shadow, allow::SHADOW),
+                entry.cookie,
+            );
+        }
+    }
+    (entry.allow, entry.cookie)
 }

@@ -1,0 +1,140 @@
+//! A small vocabulary for tests.
+
+use std::net::IpAddr;
+
+use crate::model::{
+    ContainerPort, Endpoint, Labels, Mode, Namespace, NetworkPolicy, Node, Object, Peer, Peers, Pod,
+    PortMatch, Ports, Rule, Selector,
+};
+
+pub(crate) const TCP: u8 = vethwall_common::protocol::TCP;
+pub(crate) const UDP: u8 = vethwall_common::protocol::UDP;
+pub(crate) const ICMP: u8 = vethwall_common::protocol::ICMP;
+
+pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
+    pairs
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect()
+}
+
+pub(crate) fn ip(address: &str) -> IpAddr {
+    address.parse().unwrap()
+}
+
+pub(crate) fn selector(pairs: &[(&str, &str)]) -> Selector {
+    Selector::labels(pairs.iter().copied())
+}
+
+pub(crate) fn namespace(name: &str, pairs: &[(&str, &str)]) -> Object {
+    Object::Namespace(Namespace {
+        name: name.to_owned(),
+        labels: labels(pairs),
+    })
+}
+
+pub(crate) fn node(name: &str, address: &str, cidr: &str) -> Object {
+    Object::Node(Node {
+        name: name.to_owned(),
+        labels: Labels::new(),
+        addresses: vec![ip(address)],
+        pod_cidrs: vec![cidr.parse().unwrap()],
+    })
+}
+
+/// `NS/NAME` with an address.
+pub(crate) fn pod(path: &str, address: &str, pairs: &[(&str, &str)]) -> Pod {
+    let (namespace, name) = path.split_once('/').unwrap();
+    Pod {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        uid: format!("uid-{name}"),
+        labels: labels(pairs),
+        node: None,
+        addresses: if address.is_empty() {
+            Vec::new()
+        } else {
+            address.split(' ').map(ip).collect()
+        },
+        host_network: false,
+        finished: false,
+        ports: Vec::new(),
+    }
+}
+
+pub(crate) fn port(name: &str, protocol: u8, port: u16) -> ContainerPort {
+    ContainerPort {
+        name: Some(name.to_owned()),
+        protocol,
+        port,
+    }
+}
+
+pub(crate) fn endpoint(ifindex: u32, pod: &Pod) -> Endpoint {
+    Endpoint {
+        ifindex,
+        mac: [2, 0, 0, 0, 0, u8::try_from(ifindex % 256).unwrap()],
+        addresses: pod.addresses.clone(),
+        namespace: pod.namespace.clone(),
+        pod: pod.name.clone(),
+        uid: pod.uid.clone(),
+    }
+}
+
+/// `NS/NAME`, selecting pods with these labels.
+pub(crate) fn policy(path: &str, pairs: &[(&str, &str)]) -> NetworkPolicy {
+    let (namespace, name) = path.split_once('/').unwrap();
+    NetworkPolicy {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        pod_selector: selector(pairs),
+        ingress: None,
+        egress: None,
+        mode: Mode::Enforce,
+    }
+}
+
+pub(crate) fn rule(peers: &[Peer], ports: &[PortMatch]) -> Rule {
+    Rule {
+        peers: if peers.is_empty() {
+            Peers::All
+        } else {
+            Peers::Some(peers.to_vec())
+        },
+        ports: if ports.is_empty() {
+            Ports::All
+        } else {
+            Ports::Some(ports.to_vec())
+        },
+    }
+}
+
+pub(crate) fn own(pairs: &[(&str, &str)]) -> Peer {
+    Peer::Pods {
+        namespaces: None,
+        pods: selector(pairs),
+    }
+}
+
+pub(crate) fn within(namespaces: &[(&str, &str)], pods: &[(&str, &str)]) -> Peer {
+    Peer::Pods {
+        namespaces: Some(selector(namespaces)),
+        pods: selector(pods),
+    }
+}
+
+pub(crate) fn block(cidr: &str, except: &[&str]) -> Peer {
+    let except = except.iter().map(|net| net.parse().unwrap()).collect();
+    Peer::Block {
+        cidr: cidr.parse().unwrap(),
+        except,
+    }
+}
+
+pub(crate) fn tcp(first: u16, last: u16) -> PortMatch {
+    PortMatch::Range {
+        protocol: TCP,
+        first,
+        last,
+    }
+}
