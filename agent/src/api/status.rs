@@ -1,0 +1,283 @@
+//! The node's state: `status -o json`.
+
+use std::net::IpAddr;
+
+use super::{API_VERSION, Mode, PolicyName};
+use serde::{Deserialize, Serialize};
+
+/// The node's state, as one agent knows it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// [`super::API_VERSION`].
+    pub api_version: String,
+    /// The node's name.
+    pub node: String,
+    /// The manifests were read, the pods that existed were taken over, and policy is in the kernel.
+    pub ready: bool,
+    /// What the agent is doing.
+    pub state: AgentState,
+    /// The agent's version.
+    pub version: String,
+    /// Version of the kernel maps' layout.
+    pub abi: u32,
+    /// How programs are attached on this kernel; unknown until the first one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<Hook>,
+    /// The pods' bridge.
+    pub bridge: Bridge,
+    /// The sysctl `net.bridge.bridge-nf-call-iptables`; absent where br_netfilter is not loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge_nf_call_iptables: Option<bool>,
+    /// Counts the changes of input that are fully in the kernel.
+    pub revision: u64,
+    /// Where the objects come from.
+    pub manifests: Manifests,
+    /// The pods' interfaces on this node.
+    pub endpoints: Vec<Endpoint>,
+    /// All policies.
+    pub policies: Vec<Policy>,
+    /// How full the kernel's maps are.
+    pub maps: Vec<MapUse>,
+    /// What became of the events.
+    pub events: Events,
+    /// What is wrong. Problems of manifests stand there, not here.
+    pub problems: Vec<Problem>,
+    /// Packets by how they ended; only those that are not zero.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub counters: Vec<Counter>,
+}
+
+/// What the agent is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AgentState {
+    /// Not everything is in the kernel for the first time; what was pinned before stays in force.
+    #[default]
+    Starting,
+    /// The kernel holds what the manifests ask for.
+    Enforcing,
+    /// Something could not be written to the kernel; it is tried again, and what is in the kernel stays in force.
+    Degraded,
+}
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hook {
+    /// tcx link, kernel 6.6 and later.
+    Tcx,
+    /// clsact filter.
+    Clsact,
+}
+
+impl Hook {
+    /// `tcx` or `clsact`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        }
+    }
+}
+
+/// The pods' bridge.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bridge {
+    /// Its name.
+    pub name: String,
+    /// Its program is attached: egress to a Service is judged by the pod behind it.
+    pub attached: bool,
+}
+
+/// Where the objects come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifests {
+    /// The directory.
+    pub directory: String,
+    /// Of the content that is fully in the kernel: `vethwall::manifests::digest`.
+    pub digest: String,
+    /// How many files it has.
+    pub files: usize,
+    /// What is wrong with them. The last good version of what they hold stays in force.
+    pub problems: Vec<ManifestProblem>,
+}
+
+/// Something wrong in a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ManifestProblem {
+    /// The file, relative to the directory.
+    pub file: String,
+    /// Line, from 1; 0 where unknown.
+    pub line: usize,
+    /// Column, from 1; 0 where unknown.
+    pub column: usize,
+    /// What was expected and what stands there.
+    pub message: String,
+    /// Stable code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+}
+
+/// A pod's interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Endpoint {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub pod: String,
+    /// The pod's UID; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+    /// Index of the host-side veth.
+    pub ifindex: u32,
+    /// Name of the host-side veth.
+    pub interface: String,
+    /// The pod's addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Whether its policy is in force.
+    pub state: EndpointState,
+    /// Towards the pod.
+    pub ingress: Isolation,
+    /// From the pod.
+    pub egress: Isolation,
+    /// How its programs are attached; absent where they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<Hook>,
+    /// When the agent or the plugin took it, RFC 3339; absent where that was before this agent started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<jiff::Timestamp>,
+}
+
+/// Whether an endpoint's policy is in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum EndpointState {
+    /// Everything but ARP and neighbour discovery is dropped until the pod's policy is known and in the kernel.
+    #[default]
+    Pending,
+    /// Its policy is in the kernel and its programs are attached.
+    Enforcing,
+    /// Its programs are not attached: nothing is enforced.
+    Unprotected,
+}
+
+impl EndpointState {
+    /// `pending`, `enforcing` or `unprotected`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Enforcing => "enforcing",
+            Self::Unprotected => "unprotected",
+        }
+    }
+}
+
+/// What isolates a pod in one direction.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Isolation {
+    /// A policy in force selects the pod; without one everything is allowed.
+    pub isolated: bool,
+    /// The policies that select it, audited ones too.
+    pub policies: Vec<PolicyName>,
+}
+
+/// A policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Policy {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// In force, or only watched.
+    pub mode: Mode,
+    /// How many pods of this node it selects.
+    pub selects: usize,
+    /// What is wrong with it. The bad part matches nothing.
+    pub problems: Vec<String>,
+}
+
+/// How full a map is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MapUse {
+    /// Its name.
+    pub name: String,
+    /// Entries in use.
+    pub entries: u64,
+    /// Entries there can be.
+    pub capacity: u64,
+}
+
+/// What became of the events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Events {
+    /// Read since the agent started.
+    pub read: u64,
+    /// Found the ring buffer full.
+    pub lost: u64,
+}
+
+/// Something wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Problem {
+    /// Stable code.
+    pub code: String,
+    /// What is wrong, a sentence.
+    pub message: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// Packets that ended alike.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counter {
+    /// `allowed`, `denied` or `audited`.
+    pub verdict: String,
+    /// `ingress` or `egress`.
+    pub direction: String,
+    /// Name of a [`vethwall_common::verdict::Reason`].
+    pub reason: String,
+    /// How many.
+    pub packets: u64,
+}
+
+impl Status {
+    /// A status with only its version filled in.
+    pub fn new() -> Self {
+        Self {
+            api_version: API_VERSION.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            abi: vethwall_common::ABI_VERSION,
+            ..Self::default()
+        }
+    }
+
+    /// Pods whose policy is in force.
+    pub fn protected(&self) -> usize {
+        self.endpoints
+            .iter()
+            .filter(|endpoint| endpoint.state == EndpointState::Enforcing)
+            .count()
+    }
+
+    /// Nothing is left to do for anyone: what `status` answers with 0 and what the headline says.
+    pub fn healthy(&self) -> bool {
+        self.ready
+            && self.state == AgentState::Enforcing
+            && self.problems.is_empty()
+            && self.manifests.problems.is_empty()
+            && self.policies.iter().all(|policy| policy.problems.is_empty())
+            && self.protected() == self.endpoints.len()
+    }
+}
