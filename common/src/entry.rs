@@ -26,7 +26,6 @@ pub enum Key {
 
 /// An entry: key and value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "short-lived values in a plan; boxing needs an allocator")]
 pub enum Entry {
     /// A pod's interface, by ifindex.
     Endpoint(u32, EndpointRecord),

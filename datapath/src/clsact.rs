@@ -67,11 +67,10 @@ pub(crate) fn detach(point: Point, ifname: &str) -> Result<(), Error> {
 }
 
 fn code(error: &TcError) -> Option<i32> {
-    match error {
-        TcError::NetlinkError(error) => error.raw_os_error(),
-        TcError::IoError(error) => error.raw_os_error(),
-        _ => None,
+    if let TcError::NetlinkError(error) = error {
+        return error.raw_os_error();
     }
+    None
 }
 
 fn failed(

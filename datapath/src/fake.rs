@@ -15,7 +15,6 @@ use crate::{Error, Maps, maps::check};
 
 /// A call that changed the maps, in the order it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "kept in tests only")]
 pub enum Call {
     /// [`Maps::put`].
     Put(Entry),

@@ -71,11 +71,13 @@ impl Pins {
 
     /// Opens a pin; one that is absent means that nothing was loaded.
     pub(crate) fn open(&self, path: &Path) -> Result<OwnedFd, Error> {
-        sys::open(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Error::NotLoaded {
-                path: path.to_owned(),
-            },
-            _ => Error::bpf("open", path.display(), error),
+        sys::open(path).map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                return Error::NotLoaded {
+                    path: path.to_owned(),
+                };
+            }
+            Error::bpf("open", path.display(), error)
         })
     }
 }

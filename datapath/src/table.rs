@@ -30,11 +30,10 @@ fn refused(operation: &'static str, name: &'static str, map: &MapData, error: Ma
 
 /// Whether the error means that there is no such key.
 fn absent(error: &MapError) -> bool {
-    match error {
-        MapError::KeyNotFound => true,
-        MapError::SyscallError(call) => call.io_error.raw_os_error() == Some(libc::ENOENT),
-        _ => false,
+    if let MapError::SyscallError(call) = error {
+        return call.io_error.raw_os_error() == Some(libc::ENOENT);
     }
+    matches!(error, MapError::KeyNotFound)
 }
 
 /// A hash map, LRU or not.

@@ -42,12 +42,11 @@ pub struct HostVeth {
 /// Finds the host's end of `ifname` in the network namespace at `netns` (`/run/netns/NAME`, `/proc/PID/ns/net`).
 pub fn find(netns: &Path, ifname: &str) -> Result<HostVeth, Error> {
     let file = File::open(netns).map_err(|e| Error::file("open", netns.display(), e))?;
-    find_in(file.as_fd(), ifname).map_err(|error| match error {
-        Error::NotVeth { object, why } => Error::NotVeth {
-            object: format!("{object} in {}", netns.display()),
-            why,
-        },
-        other => other,
+    find_in(file.as_fd(), ifname).map_err(|mut error| {
+        if let Error::NotVeth { object, .. } = &mut error {
+            object.push_str(&format!(" in {}", netns.display()));
+        }
+        error
     })
 }
 

@@ -1,0 +1,258 @@
+//! The verbs.
+
+use std::{
+    io,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use vethwall_common::endpoint::EndpointRecord;
+use vethwall_datapath::{
+    Choice, Endpoints, Error as DatapathError, Pins, attach,
+    veth::{self, HostVeth},
+};
+
+use crate::{
+    client, code,
+    error::CniError,
+    input::{Command, Config, Environment, NEWEST, VERSIONS, command},
+    proto::{self, AddRequest, DelRequest, Request, Response},
+};
+
+/// All of an ADD. Runtimes hold a lock across it that a longer wait would hold for the whole node.
+const ADD_TIME: Duration = Duration::from_secs(8);
+/// How long an ADD waits for an agent that is not there: enough for one that restarts.
+const AGENT_TIME: Duration = Duration::from_secs(2);
+/// All that a DEL gives the agent.
+const DEL_TIME: Duration = Duration::from_millis(300);
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What goes to standard output, and how the process ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The result or the error, or nothing.
+    pub output: Vec<u8>,
+    /// Exit status 0.
+    pub success: bool,
+}
+
+/// Carries out one call of the plugin.
+pub fn run(verb: Option<&str>, environment: &Environment, stdin: &[u8]) -> Outcome {
+    let parsed = Config::parse(stdin);
+    let version = match &parsed {
+        Ok(config) => config.cni_version.clone(),
+        Err(_) => NEWEST.to_owned(),
+    };
+    let outcome = command(verb).and_then(|command| match command {
+        Command::Version => Ok(versions()),
+        Command::Del => {
+            del(&parsed.unwrap_or_default(), environment);
+            Ok(Vec::new())
+        }
+        Command::Gc => {
+            collect_garbage(&parsed.unwrap_or_default());
+            Ok(Vec::new())
+        }
+        Command::Add => add(&parsed?, environment),
+        Command::Check => check(&parsed?, environment).map(|()| Vec::new()),
+        Command::Status => status(&parsed?).map(|()| Vec::new()),
+    });
+    match outcome {
+        Ok(output) => Outcome {
+            output,
+            success: true,
+        },
+        Err(error) => Outcome {
+            output: error.to_json(&version).into_bytes(),
+            success: false,
+        },
+    }
+}
+
+fn versions() -> Vec<u8> {
+    serde_json::json!({ "cniVersion": NEWEST, "supportedVersions": VERSIONS })
+        .to_string()
+        .into_bytes()
+}
+
+fn add(config: &Config<'_>, environment: &Environment) -> Result<Vec<u8>, CniError> {
+    let start = Instant::now();
+    config.check_version()?;
+    let Some(result) = config.prev_result else {
+        return Err(CniError::new(
+            code::CONFIG,
+            "vethwall: must be called as a chained plugin, after the one that makes the interface",
+        ));
+    };
+    let veth = find_veth(environment)?;
+    let request = add_request(environment, &veth)?;
+    let agent_deadline = start + AGENT_TIME;
+    attach_pending(config, &veth, agent_deadline)?;
+    ask_agent(config, &request, agent_deadline, start + ADD_TIME)?;
+    Ok(result.get().as_bytes().to_vec())
+}
+
+fn find_veth(environment: &Environment) -> Result<HostVeth, CniError> {
+    let missing = |name: &str| CniError::new(code::ENVIRONMENT, format!("vethwall: {name} is not set"));
+    let netns = environment.netns.as_deref().ok_or_else(|| missing("CNI_NETNS"))?;
+    if environment.ifname.is_empty() {
+        return Err(missing("CNI_IFNAME"));
+    }
+    veth::find(netns, &environment.ifname).map_err(|error| {
+        let code = match &error {
+            DatapathError::NotVeth { .. } => code::CONFIG,
+            DatapathError::System { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                code::ENVIRONMENT
+            }
+            _ => code::IO,
+        };
+        CniError::new(
+            code,
+            "vethwall: cannot find the host's end of the pod's interface",
+        )
+        .because(error.chain())
+    })
+}
+
+fn add_request(environment: &Environment, veth: &HostVeth) -> Result<Request, CniError> {
+    let required = |name: &'static str, value: &str| {
+        if value.is_empty() {
+            let msg = format!("vethwall: the runtime did not say {name}; only pods can be wired");
+            return Err(CniError::new(code::ENVIRONMENT, msg));
+        }
+        Ok(value.to_owned())
+    };
+    Ok(Request::Add(AddRequest {
+        container_id: required("CNI_CONTAINERID", &environment.container_id)?,
+        ifname: environment.ifname.clone(),
+        namespace: required("K8S_POD_NAMESPACE", environment.argument("K8S_POD_NAMESPACE"))?,
+        pod: required("K8S_POD_NAME", environment.argument("K8S_POD_NAME"))?,
+        uid: environment.argument("K8S_POD_UID").to_owned(),
+        ifindex: veth.ifindex,
+        host_ifname: veth.name.clone(),
+        mac: veth.mac,
+        addresses: veth.addresses.clone(),
+    }))
+}
+
+/// Attaches the programs with nothing behind them: from here on the pod is closed until the agent has spoken.
+fn attach_pending(config: &Config<'_>, veth: &HostVeth, deadline: Instant) -> Result<(), CniError> {
+    let pins = Pins::new(&config.bpffs);
+    loop {
+        match forget_predecessor(&pins, veth)
+            .and_then(|()| attach::attach_endpoint(&pins, veth.ifindex, &veth.name, Choice::Best))
+        {
+            Ok(_) => return Ok(()),
+            // A node that boots: the agent loads the programs.
+            Err(error @ DatapathError::NotLoaded { .. }) => {
+                if Instant::now() + PAUSE >= deadline {
+                    return Err(not_ready(error.chain()));
+                }
+                thread::sleep(PAUSE);
+            }
+            Err(error) => {
+                let msg = format!("vethwall: cannot attach to {}", veth.name);
+                return Err(CniError::new(code::IO, msg).because(error.chain()));
+            }
+        }
+    }
+}
+
+/// Clears the record of an earlier interface with the same number, which would let its pod's traffic through.
+fn forget_predecessor(pins: &Pins, veth: &HostVeth) -> Result<(), DatapathError> {
+    let mut endpoints = Endpoints::open(pins)?;
+    let ours = |record: &EndpointRecord| record.mac == veth.mac;
+    match endpoints.get(veth.ifindex)? {
+        // Called twice for one pod: what the agent wrote is about this pod.
+        Some(record) if ours(&record) => Ok(()),
+        Some(_) => endpoints.delete(veth.ifindex).map(drop),
+        None => Ok(()),
+    }
+}
+
+fn ask_agent(
+    config: &Config<'_>,
+    request: &Request,
+    agent_deadline: Instant,
+    deadline: Instant,
+) -> Result<(), CniError> {
+    let socket = proto::socket(&config.run_dir);
+    loop {
+        match client::ask(&socket, request, deadline) {
+            Ok(Response::Done { ok: true, .. }) => return Ok(()),
+            Ok(Response::Done { ok: false, .. }) => return Err(not_ready("the agent said no and not why")),
+            Ok(Response::Failed { error }) => return Err(CniError::new(error.code.max(1), error.message)),
+            // Gone while it worked on the request, for instance to be replaced by its successor: ask that one.
+            Err(error @ (client::Error::Absent { .. } | client::Error::Io(_))) => {
+                if Instant::now() + PAUSE >= agent_deadline {
+                    return Err(not_ready(error));
+                }
+                thread::sleep(PAUSE);
+            }
+            Err(error @ (client::Error::Timeout | client::Error::Answer(_))) => return Err(not_ready(error)),
+        }
+    }
+}
+
+fn not_ready(details: impl ToString) -> CniError {
+    CniError::new(
+        code::TRY_LATER,
+        "vethwall: the node agent is not ready; the pod's start is delayed so that it cannot run without its \
+         NetworkPolicies (is the vethwall agent running on this node?)",
+    )
+    .because(details)
+}
+
+/// The links stay: the interface is about to be deleted by the plugin that made it, and until then the pod remains
+/// enforced. Links of interfaces that are gone are collected.
+fn del(config: &Config<'_>, environment: &Environment) {
+    let request = Request::Del(DelRequest {
+        container_id: environment.container_id.clone(),
+        ifname: environment.ifname.clone(),
+    });
+    let socket = proto::socket(&config.run_dir);
+    // Without the agent: it looks for pods that are gone when it starts.
+    let _best_effort = client::ask(&socket, &request, Instant::now() + DEL_TIME);
+    collect_garbage(config);
+}
+
+fn collect_garbage(config: &Config<'_>) {
+    let _best_effort = attach::collect_garbage(&Pins::new(&config.bpffs));
+}
+
+fn check(config: &Config<'_>, environment: &Environment) -> Result<(), CniError> {
+    let veth = find_veth(environment)?;
+    let pins = Pins::new(&config.bpffs);
+    let failed = |details: String| {
+        let msg = format!("vethwall: policy is not enforced on {}", veth.name);
+        CniError::new(code::NOT_ENFORCED, msg).because(details)
+    };
+    let links = attach::links(&pins).map_err(|e| failed(e.chain()))?;
+    let alive = links
+        .iter()
+        .filter(|link| link.ifindex == veth.ifindex && link.alive)
+        .count();
+    // A node without any link is one whose kernel has no tcx: there the record has to do.
+    if !links.is_empty() && alive < 2 {
+        return Err(failed(format!("{alive} of 2 programs are attached")));
+    }
+    let record = Endpoints::open(&pins).and_then(|endpoints| endpoints.get(veth.ifindex));
+    match record.map_err(|e| failed(e.chain()))? {
+        Some(record) if record.flags & EndpointRecord::ENFORCING != 0 => Ok(()),
+        _ => Err(failed("the pod waits for its policy".to_owned())),
+    }
+}
+
+fn status(config: &Config<'_>) -> Result<(), CniError> {
+    let unavailable = |details: String| {
+        CniError::new(code::UNAVAILABLE, "vethwall: the node agent is not ready").because(details)
+    };
+    let socket = proto::socket(Path::new(&config.run_dir));
+    match client::ask(&socket, &Request::Status, Instant::now() + DEL_TIME) {
+        Ok(Response::Done { ok: true, .. }) => Ok(()),
+        Ok(Response::Done { ok: false, .. }) => Err(unavailable("it said so".to_owned())),
+        Ok(Response::Failed { error }) => Err(unavailable(error.message)),
+        Err(error) => Err(unavailable(error.to_string())),
+    }
+}

@@ -1,0 +1,212 @@
+//! What the runtime hands over: environment variables and the configuration on standard input.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use vethwall_common::maps::BPFFS;
+
+use crate::{code, error::CniError, proto::RUN_DIR};
+
+/// Versions of the specification that we know; runtimes compare these strings exactly.
+pub const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+/// The newest of [`VERSIONS`].
+pub const NEWEST: &str = "1.1.0";
+
+/// The verb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Wire a pod.
+    Add,
+    /// A pod goes.
+    Del,
+    /// Is the pod still wired?
+    Check,
+    /// Would ADD work?
+    Status,
+    /// Drop what belongs to no pod.
+    Gc,
+    /// Which versions?
+    Version,
+}
+
+/// The environment variables of the specification.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Environment {
+    /// CNI_CONTAINERID.
+    pub container_id: String,
+    /// CNI_NETNS; DEL may come without.
+    pub netns: Option<PathBuf>,
+    /// CNI_IFNAME.
+    pub ifname: String,
+    /// CNI_ARGS.
+    pub args: String,
+}
+
+impl Environment {
+    /// Reads the variables; the command decides which must be there.
+    pub fn read(get: impl Fn(&str) -> Option<String>) -> Self {
+        let text = |name: &str| get(name).unwrap_or_default();
+        Self {
+            container_id: text("CNI_CONTAINERID"),
+            netns: get("CNI_NETNS")
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
+            ifname: text("CNI_IFNAME"),
+            args: text("CNI_ARGS"),
+        }
+    }
+
+    /// The value of a key in CNI_ARGS (`K=V;K=V`); empty where it is absent.
+    pub fn argument(&self, key: &str) -> &str {
+        let pairs = self.args.split(';').filter_map(|pair| pair.split_once('='));
+        pairs
+            .filter(|(name, _)| *name == key)
+            .map(|(_, value)| value)
+            .next_back()
+            .unwrap_or_default()
+    }
+}
+
+/// Which command is asked for.
+pub fn command(name: Option<&str>) -> Result<Command, CniError> {
+    match name {
+        Some("ADD") => Ok(Command::Add),
+        Some("DEL") => Ok(Command::Del),
+        Some("CHECK") => Ok(Command::Check),
+        Some("STATUS") => Ok(Command::Status),
+        Some("GC") => Ok(Command::Gc),
+        Some("VERSION") => Ok(Command::Version),
+        Some(other) => Err(CniError::new(
+            code::ENVIRONMENT,
+            format!("vethwall: unknown CNI_COMMAND {other:?}"),
+        )),
+        None => Err(CniError::new(
+            code::ENVIRONMENT,
+            "vethwall: CNI_COMMAND is not set; this program is called by a container runtime",
+        )),
+    }
+}
+
+/// The configuration, as far as it is ours. Everything else is left alone.
+#[derive(Debug, Deserialize)]
+pub struct Config<'a> {
+    /// Version of the configuration and of the result.
+    #[serde(rename = "cniVersion", default = "oldest")]
+    pub cni_version: String,
+    /// Where the agent listens.
+    #[serde(rename = "runDir", default = "run_dir")]
+    pub run_dir: PathBuf,
+    /// Where the programs are pinned.
+    #[serde(default = "bpffs")]
+    pub bpffs: PathBuf,
+    /// The previous plugin's result, byte for byte.
+    #[serde(rename = "prevResult", borrow, default)]
+    pub prev_result: Option<&'a RawValue>,
+}
+
+/// What an absent version means (CNI specification, section "Network configuration format").
+fn oldest() -> String {
+    "0.1.0".to_owned()
+}
+
+fn run_dir() -> PathBuf {
+    PathBuf::from(RUN_DIR)
+}
+
+fn bpffs() -> PathBuf {
+    PathBuf::from(BPFFS)
+}
+
+impl Default for Config<'_> {
+    fn default() -> Self {
+        Self {
+            cni_version: oldest(),
+            run_dir: run_dir(),
+            bpffs: bpffs(),
+            prev_result: None,
+        }
+    }
+}
+
+impl<'a> Config<'a> {
+    /// Reads standard input.
+    pub fn parse(stdin: &'a [u8]) -> Result<Self, CniError> {
+        serde_json::from_slice(stdin).map_err(|error| {
+            CniError::new(
+                code::DECODE,
+                "vethwall: the network configuration is not understood",
+            )
+            .because(error)
+        })
+    }
+
+    /// Refuses versions without chaining, and those of which nothing is known yet.
+    pub fn check_version(&self) -> Result<(), CniError> {
+        let version = self.cni_version.as_str();
+        // We hand the result through as it is, so a later 1.x changes nothing for us.
+        if VERSIONS.contains(&version) || version.starts_with("1.") {
+            return Ok(());
+        }
+        let msg = format!("vethwall: CNI version {version} is not supported");
+        Err(CniError::new(code::VERSION, msg).because(format!("supported: {}", VERSIONS.join(", "))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_result_of_the_chain_is_kept_to_the_byte() {
+        let result =
+            "{ \"cniVersion\" : \"0.3.1\",\n\t\"ips\":[ {\"version\":\"4\",\"x\":1.50} ],\"é\\u00e9\":{} }";
+        let text = format!("{{\"cniVersion\":\"0.3.1\",\"prevResult\" : {result} ,\"name\":\"cbr0\"}}");
+        let config = Config::parse(text.as_bytes()).unwrap();
+        assert_eq!(config.prev_result.unwrap().get(), result);
+        assert_eq!(config.run_dir, PathBuf::from("/run/vethwall"));
+    }
+
+    #[test]
+    fn versions() {
+        for good in VERSIONS.iter().chain(&["1.2.0"]) {
+            let text = format!("{{\"cniVersion\":\"{good}\"}}");
+            Config::parse(text.as_bytes()).unwrap().check_version().unwrap();
+        }
+        for bad in [
+            "{}",
+            "{\"cniVersion\":\"0.2.0\"}",
+            "{\"cniVersion\":\"2.0.0\"}",
+            "{\"cniVersion\":\"\"}",
+        ] {
+            let error = Config::parse(bad.as_bytes())
+                .unwrap()
+                .check_version()
+                .unwrap_err();
+            assert_eq!(error.code, code::VERSION, "{bad}");
+        }
+        for broken in [
+            "",
+            "[]",
+            "{\"cniVersion\":1}",
+            "{\"bpffs\":7,\"cniVersion\":\"1.0.0\"}",
+        ] {
+            assert_eq!(
+                Config::parse(broken.as_bytes()).unwrap_err().code,
+                code::DECODE,
+                "{broken}"
+            );
+        }
+    }
+
+    #[test]
+    fn arguments() {
+        let environment = Environment {
+            args: "IgnoreUnknown=1;K8S_POD_NAMESPACE=a;K8S_POD_NAME=b=c;;X".to_owned(),
+            ..Environment::default()
+        };
+        assert_eq!(environment.argument("K8S_POD_NAMESPACE"), "a");
+        assert_eq!(environment.argument("K8S_POD_NAME"), "b=c");
+        assert_eq!(environment.argument("K8S_POD_UID"), "");
+    }
+}
