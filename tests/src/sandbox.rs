@@ -1,0 +1,84 @@
+//! A place of its own for a test: network and mount namespace, with its own bpffs, /run and /var/lib/cni.
+//!
+//! Invariants: nothing a test does in here is seen outside, and everything vanishes with the thread, also when the test
+//! panics: the namespaces are referred to by nothing else.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+
+/// bpffs in every sandbox: where it is on a node.
+pub const BPFFS: &str = "/sys/fs/bpf";
+
+/// Runs a test in a sandbox, on a thread of its own that nothing else ever uses. Threads and processes that it starts
+/// are in the sandbox too.
+pub fn run<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+    let outcome = thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            enter().expect("root is needed, with the right to make namespaces and to mount");
+            test()
+        });
+        worker.join()
+    });
+    outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn enter() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)?;
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("make / private")?;
+    // sysfs and /proc/sys/net follow the network namespace of who mounts them.
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).context("mount /sys")?;
+    mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), none).context("mount bpffs")?;
+    for directory in ["/run", "/var/lib"] {
+        mount(Some("tmpfs"), directory, Some("tmpfs"), MsFlags::empty(), none)
+            .with_context(|| format!("mount {directory}"))?;
+    }
+    fs::create_dir_all("/run/netns")?;
+    ip("link set lo up")
+}
+
+/// Runs a command; its standard output, or an error with all it said.
+pub fn command(program: impl AsRef<Path>, arguments: &[&str]) -> Result<String> {
+    let program = program.as_ref();
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .with_context(|| format!("run {}", program.display()))?;
+    ensure!(
+        output.status.success(),
+        "{} {}: {}{}",
+        program.display(),
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr),
+        String::from_utf8_lossy(&output.stdout)
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Runs `ip` with these words.
+pub fn ip(words: &str) -> Result<()> {
+    command("ip", &words.split_whitespace().collect::<Vec<_>>()).map(drop)
+}
+
+/// A program of this workspace; `make test` has built it.
+pub fn program(name: &str) -> Result<PathBuf> {
+    // .../target/debug/deps/main-0123 or .../target/debug/vethwall-lab
+    let own = std::env::current_exe()?;
+    let found = own.ancestors().skip(1).take(2).map(|directory| directory.join(name)).find(|p| p.is_file());
+    found.with_context(|| format!("{name} is not built; run `cargo build` first"))
+}
+
+/// The folder of this workspace.
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
+}

@@ -1,0 +1,4 @@
+//! Every test that crosses a crate or needs the kernel. Needs root.
+
+mod datapath;
+mod plugin;
