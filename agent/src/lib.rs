@@ -1,1 +1,6 @@
-//! stub
+//! The node agent and the command line.
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod flows;
+pub mod manifests;

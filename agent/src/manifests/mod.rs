@@ -1,0 +1,235 @@
+//! A directory of manifests as objects.
+//!
+//! ```text
+//! DIR/**/*.yaml ─ read ─► texts ─ split at `---` ─► document ─ decode (strict) ─► Manifest
+//!                                                      │ fails
+//!                                                      └─ read loosely ─► Broken (what it would have been)
+//! Loaded ─► Store (keeps the last good version) ─► View ─► k8s::convert
+//! ```
+//!
+//! Invariants:
+//! - Every document is decoded by itself: one that is broken takes no other with it.
+//! - Lines and columns count from 1, in the file.
+//! - A field that nobody knows is an error: a typing mistake in a policy must not open what it was to close.
+
+mod decode;
+mod digest;
+mod fields;
+mod store;
+mod tree;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+};
+
+use k8s_openapi::{
+    api::{
+        core::v1::{Namespace, Node, Pod, Service},
+        networking::v1::NetworkPolicy,
+    },
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
+};
+use serde::{Deserialize, Serialize};
+
+pub use self::digest::{Texts, digest, digest_of, read};
+
+/// What a directory holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Loaded {
+    /// Its files, sorted by path.
+    pub files: Vec<File>,
+}
+
+/// What a file holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct File {
+    /// Path below the directory.
+    pub path: PathBuf,
+    /// The documents that are understood, in the order of the file.
+    pub documents: Vec<Document>,
+    /// What is wrong with the others.
+    pub errors: Vec<Problem>,
+    /// What can still be said of the others.
+    pub broken: Vec<Broken>,
+}
+
+/// An object and where it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Document {
+    /// The object.
+    pub object: Manifest,
+    /// First to last line that it takes in the file.
+    pub lines: RangeInclusive<usize>,
+    /// It is an item of a List; the lines are the item's.
+    pub in_list: bool,
+}
+
+/// A document that is not understood.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Broken {
+    /// Line on which it starts.
+    pub line: usize,
+    /// What it would have been, if that can be read.
+    pub name: Option<ObjectName>,
+    /// It is, or may be, a NetworkPolicy: what it isolates while no good version is known.
+    pub isolates: Option<Isolation>,
+    /// The object, where only unknown fields are wrong with it.
+    pub lenient: Option<Box<Manifest>>,
+    /// Not even the kind can be read: it may have been anything.
+    pub unreadable: bool,
+}
+
+/// Names an object of any kind.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObjectName {
+    /// Its kind.
+    pub kind: String,
+    /// Its namespace; empty where the kind has none.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What a policy isolates that can not be read in full.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Isolation {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name, or a place holder.
+    pub name: String,
+    /// The pods; `None` where that can not be read: every pod of the namespace.
+    pub pods: Option<LabelSelector>,
+}
+
+/// An object, as the API types have it.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large kinds are the ones there are most of"
+)]
+pub enum Manifest {
+    /// v1 Namespace.
+    Namespace(Namespace),
+    /// v1 Pod.
+    Pod(Pod),
+    /// v1 Node.
+    Node(Node),
+    /// v1 Service.
+    Service(Service),
+    /// networking.k8s.io/v1 NetworkPolicy.
+    NetworkPolicy(NetworkPolicy),
+    /// Any other kind; its content is not looked at.
+    Other {
+        /// `apiVersion`.
+        api_version: String,
+        /// `kind`.
+        kind: String,
+        /// `metadata.namespace`.
+        namespace: Option<String>,
+        /// `metadata.name`.
+        name: String,
+    },
+}
+
+/// Something wrong in a file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Problem {
+    /// Path below the directory.
+    pub file: PathBuf,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column, from 1.
+    pub column: usize,
+    /// A sentence for people.
+    pub message: String,
+    /// The line's text, for the caret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excerpt: Option<String>,
+}
+
+impl Manifest {
+    /// Its kind.
+    pub fn kind(&self) -> &str {
+        match self {
+            Self::Namespace(_) => "Namespace",
+            Self::Pod(_) => "Pod",
+            Self::Node(_) => "Node",
+            Self::Service(_) => "Service",
+            Self::NetworkPolicy(_) => "NetworkPolicy",
+            Self::Other { kind, .. } => kind,
+        }
+    }
+
+    /// What names it. A namespaced object without a namespace belongs to `default`.
+    pub fn object_name(&self) -> ObjectName {
+        let of = |meta: &ObjectMeta, namespaced: bool| {
+            let namespace = meta.namespace.as_deref().filter(|name| !name.is_empty());
+            (
+                if namespaced {
+                    namespace.unwrap_or(DEFAULT_NAMESPACE).to_owned()
+                } else {
+                    String::new()
+                },
+                meta.name.clone().unwrap_or_default(),
+            )
+        };
+        let (namespace, name) = match self {
+            Self::Namespace(object) => of(&object.metadata, false),
+            Self::Node(object) => of(&object.metadata, false),
+            Self::Pod(object) => of(&object.metadata, true),
+            Self::Service(object) => of(&object.metadata, true),
+            Self::NetworkPolicy(object) => of(&object.metadata, true),
+            Self::Other { namespace, name, .. } => (namespace.clone().unwrap_or_default(), name.clone()),
+        };
+        ObjectName {
+            kind: self.kind().to_owned(),
+            namespace,
+            name,
+        }
+    }
+}
+
+/// The namespace of an object that names none.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// Reads every manifest below a directory.
+pub fn load(directory: &Path) -> io::Result<Loaded> {
+    Ok(load_texts(&read(directory)?))
+}
+
+/// The same for texts that were read before.
+pub fn load_texts(texts: &Texts) -> Loaded {
+    Loaded {
+        files: texts
+            .iter()
+            .map(|(path, text)| decode::file(path, text))
+            .collect(),
+    }
+}
+
+/// Decodes again only the files that changed.
+#[derive(Debug, Default)]
+pub struct Loader {
+    known: BTreeMap<PathBuf, (Vec<u8>, File)>,
+}
+
+impl Loader {
+    /// What the texts hold.
+    pub fn load(&mut self, texts: Texts) -> Loaded {
+        let mut known = BTreeMap::new();
+        for (path, text) in texts {
+            let file = match self.known.remove(&path) {
+                Some((before, file)) if before == text => file,
+                Some(_) | None => decode::file(&path, &text),
+            };
+            known.insert(path, (text, file));
+        }
+        self.known = known;
+        Loaded {
+            files: self.known.values().map(|(_, file)| file.clone()).collect(),
+        }
+    }
+}

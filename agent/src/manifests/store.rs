@@ -1,0 +1,1 @@
+//! Keeps the last good version of every object.
