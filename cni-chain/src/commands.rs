@@ -100,12 +100,13 @@ fn find_veth(environment: &Environment) -> Result<HostVeth, CniError> {
         return Err(missing("CNI_IFNAME"));
     }
     veth::find(netns, &environment.ifname).map_err(|error| {
-        let code = match &error {
-            DatapathError::NotVeth { .. } => code::CONFIG,
-            DatapathError::System { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                code::ENVIRONMENT
-            }
-            _ => code::IO,
+        let absent = matches!(&error, DatapathError::System { source, .. } if source.kind() == io::ErrorKind::NotFound);
+        let code = if matches!(error, DatapathError::NotVeth { .. }) {
+            code::CONFIG
+        } else if absent {
+            code::ENVIRONMENT
+        } else {
+            code::IO
         };
         CniError::new(
             code,

@@ -148,8 +148,9 @@ impl Error {
 }
 
 fn hint(source: &io::Error, needs: &str) -> String {
+    // Not EACCES: that is what the verifier answers to a program it refuses.
     match source.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => format!(" ({needs} is missing)"),
+        Some(libc::EPERM) => format!(" ({needs} is missing)"),
         _ => String::new(),
     }
 }
