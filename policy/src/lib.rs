@@ -19,6 +19,7 @@ mod answer;
 pub mod compile;
 mod encode;
 pub mod explain;
+pub mod limits;
 pub mod model;
 pub mod numbers;
 mod owners;
@@ -26,8 +27,11 @@ pub mod plan;
 pub mod reader;
 mod resolve;
 pub mod selector;
+mod slots;
 pub mod state;
 mod terms;
+#[cfg(test)]
+mod test_random;
 #[cfg(test)]
 mod test_world;
 pub mod world;

@@ -24,6 +24,8 @@ mod classes;
 mod compare;
 mod execute;
 mod steps;
+#[cfg(test)]
+mod tests;
 mod transition;
 
 pub use execute::{Outcome, execute};

@@ -1,0 +1,239 @@
+//! Properties of plans: whatever the worlds, no packet meets anything between the old and the new.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use proptest::prelude::*;
+use vethwall_common::{
+    Direction,
+    address::Addr,
+    endpoint::EndpointRecord,
+    entry::Entry,
+    identity::Identity,
+    verdict::{Cookie, SlotRecord, VerdictEntry, VerdictKey},
+};
+
+use super::{Operation, Step, execute, plan};
+use crate::{
+    compile::compile,
+    numbers::Numbers,
+    reader,
+    state::State,
+    test_random::{OTHERS, PACKETS, PODS, Parts, change, parts},
+    test_world::ip,
+};
+
+const DENIED: u8 = 0;
+
+/// Verdicts of every packet: by endpoint, direction, peer (and whether it was masqueraded), packet.
+type Verdicts = BTreeMap<(u32, Direction, IpAddr, bool, usize), u8>;
+
+fn verdicts(state: &State, ifindices: &BTreeSet<u32>) -> Verdicts {
+    let mut all = Verdicts::new();
+    for peer in PODS.iter().chain(&OTHERS).map(|address| ip(address)) {
+        let by_prefix = reader::prefix_identity(state, Addr::from(peer));
+        for (identity, masqueraded) in [(reader::identity(state, peer), false), (by_prefix, true)] {
+            for &ifindex in ifindices {
+                for direction in Direction::ALL {
+                    for (i, (protocol, port)) in PACKETS.iter().enumerate() {
+                        let slot = |record: &EndpointRecord| record.slot_ref(direction).slot();
+                        let slot = state.endpoints.get(&ifindex).map_or(0, slot);
+                        let allow = reader::slot(state, slot, identity, *protocol, *port).0;
+                        all.insert((ifindex, direction, peer, masqueraded, i), allow);
+                    }
+                }
+            }
+        }
+    }
+    all
+}
+
+fn ifindices(states: &[&State]) -> BTreeSet<u32> {
+    states
+        .iter()
+        .flat_map(|state| state.endpoints.keys())
+        .copied()
+        .collect()
+}
+
+fn apply(state: &mut State, step: &Step) {
+    match step.operation {
+        Operation::Put(entry) => state.put(entry),
+        Operation::Delete(key) => state.delete(&key),
+        Operation::Grace => {}
+    }
+}
+
+/// Walks the plan and holds every packet's verdict, after every step, against the old and the new one.
+fn check(observed: &State, desired: &State) -> Result<State, TestCaseError> {
+    let ifindices = ifindices(&[observed, desired]);
+    let (old, new) = (verdicts(observed, &ifindices), verdicts(desired, &ifindices));
+    let steps = plan(observed, desired);
+    let mut state = observed.clone();
+    let mut before = old.clone();
+    for step in &steps {
+        apply(&mut state, step);
+        let now = verdicts(&state, &ifindices);
+        for (packet, allow) in &now {
+            let (old, new) = (old[packet], new[packet]);
+            prop_assert!(
+                *allow == old || *allow == new,
+                "{packet:?}: {old} to {new} meets {allow} after {step:?} of {steps:#?}\n{observed:#?}\n{desired:#?}"
+            );
+            // Once new, it stays new.
+            prop_assert!(
+                before[packet] == old || *allow == new,
+                "{packet:?} goes back after {step:?}"
+            );
+        }
+        before = now;
+    }
+    prop_assert_eq!(
+        state.without_generations(),
+        desired.without_generations(),
+        "the plan does not arrive"
+    );
+    Ok(state)
+}
+
+/// A flow keeps its admission while its endpoint's generation stays: so where a verdict changed, the generation rose,
+/// and it rose after the change.
+fn check_generations(observed: &State, desired: &State) -> Result<(), TestCaseError> {
+    let ifindices = ifindices(&[observed, desired]);
+    let generation = |state: &State, ifindex: u32, direction| {
+        state
+            .endpoints
+            .get(&ifindex)
+            .map(|record| record.slot_ref(direction).generation())
+    };
+    let new = verdicts(desired, &ifindices);
+    let last = plan(observed, desired)
+        .iter()
+        .fold(observed.clone(), |mut state, step| {
+            apply(&mut state, step);
+            state
+        });
+    let mut state = observed.clone();
+    let mut states = vec![state.clone()];
+    for step in plan(observed, desired) {
+        apply(&mut state, &step);
+        states.push(state.clone());
+    }
+    for state in &states {
+        let now = verdicts(state, &ifindices);
+        for (packet, allow) in &now {
+            let (ifindex, direction, ..) = *packet;
+            let (Some(now), Some(then)) = (
+                generation(state, ifindex, direction),
+                generation(&last, ifindex, direction),
+            ) else {
+                continue;
+            };
+            prop_assert!(
+                *allow == new[packet] || now != then,
+                "{packet:?} is admitted by {allow} for good"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Steps fail as `fails` says; then everything works again.
+fn check_failures(
+    observed: &State,
+    desired: &State,
+    fails: impl Fn(usize) -> bool,
+) -> Result<(), TestCaseError> {
+    let ifindices = ifindices(&[observed, desired]);
+    let (old, new) = (verdicts(observed, &ifindices), verdicts(desired, &ifindices));
+    let (mut n, mut states, mut live) = (0, Vec::new(), observed.clone());
+    let outcome = execute(observed, plan(observed, desired), |operation| {
+        n += 1;
+        if fails(n) {
+            return Err(());
+        }
+        apply(
+            &mut live,
+            &Step {
+                operation: *operation,
+                why: "",
+                provides: vec![],
+                requires: vec![],
+            },
+        );
+        states.push(live.clone());
+        Ok(())
+    });
+    for state in states {
+        for (packet, allow) in verdicts(&state, &ifindices) {
+            let either = old[&packet] | new[&packet];
+            prop_assert!(
+                allow & !either == 0,
+                "{packet:?} opened: {} to {} meets {allow}",
+                old[&packet],
+                new[&packet]
+            );
+        }
+    }
+    // The next plan makes up for it, without a moment in between either.
+    prop_assert!(n == 0 || !fails(1) || !outcome.complete());
+    check(&outcome.observed, desired)?;
+    check_generations(&outcome.observed, desired)
+}
+
+fn compiled(parts: &Parts, numbers: &mut Numbers) -> State {
+    compile(&parts.world(), numbers).state
+}
+
+/// As after an agent that ran for a while: through an earlier plan, so generations are not zero.
+fn observe(desired: &State) -> State {
+    let steps = plan(&State::default(), desired);
+    execute(&State::default(), steps, |_| Ok::<_, ()>(())).observed
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(192))]
+
+    #[test]
+    fn an_agent_that_runs_changes_policy_without_a_moment_in_between((before, after) in change()) {
+        let mut numbers = Numbers::default();
+        let observed = observe(&compiled(&before, &mut numbers));
+        numbers.release(&observed);
+        let desired = compiled(&after, &mut numbers);
+        check(&observed, &desired)?;
+        check_generations(&observed, &desired)?;
+    }
+
+    #[test]
+    fn an_agent_that_restarts_adopts_foreign_numbers_without_a_moment_in_between((before, after) in change()) {
+        let observed = observe(&compiled(&before, &mut Numbers::default()));
+        let foreign: State = observed.entries().collect();
+        let desired = compiled(&after, &mut Numbers::above(&foreign));
+        check(&foreign, &desired)?;
+        check_generations(&foreign, &desired)?;
+    }
+
+    #[test]
+    fn a_failure_never_opens_and_is_made_up_for(
+        (before, after) in change(),
+        failing in proptest::collection::btree_set(1usize..60, 1..4),
+        restarted in prop::bool::ANY,
+    ) {
+        let mut numbers = Numbers::default();
+        let observed = observe(&compiled(&before, &mut numbers));
+        if restarted {
+            numbers = Numbers::above(&observed);
+        }
+        let desired = compiled(&after, &mut numbers);
+        check_failures(&observed, &desired, |n| failing.contains(&n))?;
+    }
+
+    #[test]
+    fn nothing_is_left_to_do_after_a_plan(world in parts()) {
+        let desired = compiled(&world, &mut Numbers::default());
+        let observed = observe(&desired);
+        prop_assert_eq!(plan(&observed, &desired), vec![]);
+    }
+}
