@@ -74,7 +74,7 @@ need_root() { [ "$(id -u)" = 0 ] || die "$1 is missing and only root can install
 
 # command=package; what a build and the lab call by name
 SYSTEM="cc=build-essential make=make git=git curl=curl ip=iproute2 tc=iproute2 bridge=iproute2 iptables=iptables
-    ip6tables=iptables nsenter=util-linux sysctl=procps modprobe=kmod tar=tar"
+    ip6tables=iptables nsenter=util-linux sysctl=procps tar=tar"
 
 missing_packages() {
     local pair
@@ -326,9 +326,9 @@ done
 [ ${#parts[@]} -gt 0 ] || parts=(system rust bpf go cni kernel)
 
 mkdir -p "$tools"
-: >"$log"
 exec 9>"$tools/setup.lock"
 flock -n 9 || { say "another setup is running; waiting for it" && flock 9; }
+: >"$log"
 
 missing=()
 about=()
