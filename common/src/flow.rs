@@ -19,9 +19,9 @@ pub struct FlowKey {
     pub high: Addr,
     /// The endpoint's interface.
     pub ifindex: u32,
-    /// The lower end's port; for ICMP echo the identifier, else 0.
+    /// The lower end's port; for ICMP echo the identifier at the end that asks, else 0.
     pub low_port: u16,
-    /// The higher end's port; for ICMP echo the identifier, else 0.
+    /// The higher end's port; for ICMP echo the identifier at the end that asks, else 0.
     pub high_port: u16,
     /// IP protocol number.
     pub protocol: u8,
@@ -63,6 +63,8 @@ pub mod state {
     pub const RESET: u8 = 8;
     /// Stage one of an egress flow whose destination is translated later; only replies ride on it.
     pub const DEFERRED: u8 = 16;
+    /// Judged at the pod's veth on a destination that nothing translates later; needs no second stage.
+    pub const DIRECT: u8 = 32;
     /// Either end of a closing connection.
     pub const CLOSING: u8 = FIN_ORIGINAL | FIN_REPLY | RESET;
 }

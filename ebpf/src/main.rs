@@ -1,33 +1,48 @@
 //! The tc programs. For the host this is an empty program, so that the ordinary toolchain checks it.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![expect(
+    unsafe_code,
+    reason = "the kernel's context, packets and map values are raw pointers"
+)]
 #![cfg_attr(
     not(target_arch = "bpf"),
     allow(dead_code, reason = "nothing calls the programs on the host")
 )]
 
+mod address;
+mod count;
+mod event;
+mod flow;
+mod hooks;
+mod judge;
+mod lookup;
 mod maps;
+mod parse;
+mod skb;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 
+/// Packets from a pod: ingress of its veth.
 #[classifier]
-fn from_pod(_: TcContext) -> i32 {
-    -1
+fn from_pod(context: TcContext) -> i32 {
+    hooks::from_pod(skb::Frame::new(&context))
 }
 
+/// Packets to a pod: egress of its veth.
 #[classifier]
-fn to_pod(_: TcContext) -> i32 {
-    -1
+fn to_pod(context: TcContext) -> i32 {
+    hooks::to_pod(skb::Frame::new(&context))
 }
 
+/// Packets from pods to the node and beyond: ingress of the bridge.
 #[classifier]
-fn from_bridge(_: TcContext) -> i32 {
-    -1
+fn from_bridge(context: TcContext) -> i32 {
+    hooks::from_bridge(skb::Frame::new(&context))
 }
 
 /// The kernel lends its GPL-only helpers to objects whose licence it knows as compatible.
 #[cfg_attr(target_arch = "bpf", unsafe(link_section = "license"))]
 #[cfg_attr(target_arch = "bpf", unsafe(no_mangle))]
-#[allow(unsafe_code, reason = "the attributes that place the licence are unsafe")]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 #[cfg(target_arch = "bpf")]

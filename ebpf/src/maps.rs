@@ -15,6 +15,8 @@ use vethwall_common::{
     verdict::{PortsKey, PortsPage, SlotRecord, VerdictEntry, VerdictKey},
 };
 
+use crate::judge::Case;
+
 #[map]
 pub(crate) static ENDPOINTS: Array<EndpointRecord> = Array::with_max_entries(ENDPOINT_ARRAY_SIZE, 0);
 
@@ -63,6 +65,10 @@ pub(crate) static SUPPRESSION: LruHashMap<SuppressionKey, SuppressionEntry> =
 
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(sizes::COUNTER_SIZE, 0);
+
+/// The case at hand; of no meaning between two packets.
+#[map]
+pub(crate) static SCRATCH: PerCpuArray<Case> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, 0);

@@ -1,0 +1,302 @@
+//! Tracked connections and fragments.
+//!
+//! ```text
+//! first packet allowed ─► FLOWS_NEW ── first reply ─► FLOWS        lookup: FLOWS, then FLOWS_NEW
+//! ```
+//!
+//! Invariants:
+//! - Denied packets never insert.
+//! - What decides about a packet (generation, direction, DIRECT, DEFERRED) changes only by replacing the whole entry;
+//!   in place only `last_seen` and the bits of the TCP state are written, so that a write that races with the
+//!   eviction of the entry can not open anything.
+//! - An expired entry is as good as none.
+
+use core::ptr;
+
+use vethwall_common::{
+    Direction,
+    config::Config,
+    flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey, state},
+    protocol,
+};
+
+use crate::{
+    address::Words,
+    maps::{FLOWS, FLOWS_NEW, FRAGMENTS},
+    parse::{Packet, marks},
+};
+
+/// Life of the memory of a first fragment, in ticks: the kernel keeps incomplete datagrams for 30 s (`ipfrag_time`).
+const FRAGMENT_LIFE: u32 = 30;
+
+/// [`FlowKey`] with its addresses in words.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Key {
+    low: Words,
+    high: Words,
+    ifindex: u32,
+    low_port: u16,
+    high_port: u16,
+    protocol: u8,
+    reserved: [u8; 3],
+    unused: u32,
+}
+
+const _: () = assert!(size_of::<Key>() == size_of::<FlowKey>() + 4);
+const _: () = assert!(core::mem::offset_of!(Key, protocol) == core::mem::offset_of!(FlowKey, protocol));
+
+impl Key {
+    /// The connection of a packet as the endpoint of this interface sees it, whichever way the packet goes.
+    #[inline(always)]
+    pub(crate) fn new(ifindex: u32, packet: &Packet) -> Self {
+        let forward = packet
+            .source
+            .before(packet.source_port, &packet.destination, packet.destination_port);
+        let (low, high, low_port, high_port) = if forward {
+            (
+                packet.source,
+                packet.destination,
+                packet.source_port,
+                packet.destination_port,
+            )
+        } else {
+            (
+                packet.destination,
+                packet.source,
+                packet.destination_port,
+                packet.source_port,
+            )
+        };
+        Self {
+            low,
+            high,
+            ifindex,
+            low_port,
+            high_port,
+            protocol: packet.protocol,
+            reserved: [0; 3],
+            unused: 0,
+        }
+    }
+
+    #[inline(always)]
+    fn as_key(&self) -> &FlowKey {
+        // SAFETY: the fields are equal, in order and size (checked above); `Words` has the layout of an address.
+        unsafe { &*ptr::from_ref(self).cast::<FlowKey>() }
+    }
+}
+
+/// An entry that lives.
+#[derive(Clone, Copy)]
+pub(crate) struct Found {
+    entry: *mut FlowEntry,
+    /// It stands in the table of established flows.
+    pub(crate) established: bool,
+}
+
+/// Looks for a connection.
+#[inline(always)]
+pub(crate) fn find(key: &Key, now: u32, config: &Config) -> Option<Found> {
+    if let Some(entry) = FLOWS.get_ptr_mut(key.as_key())
+        && is_alive(entry, key.protocol, now, config)
+    {
+        return Some(Found {
+            entry,
+            established: true,
+        });
+    }
+    let entry = FLOWS_NEW.get_ptr_mut(key.as_key())?;
+    is_alive(entry, key.protocol, now, config).then_some(Found {
+        entry,
+        established: false,
+    })
+}
+
+#[inline(always)]
+fn is_alive(entry: *mut FlowEntry, number: u8, now: u32, config: &Config) -> bool {
+    // SAFETY: LRU elements are never unmapped, only re-used.
+    let (state, last_seen) = unsafe { ((*entry).state, (*entry).last_seen) };
+    now.wrapping_sub(last_seen) < life(state, number, config)
+}
+
+/// How long an entry lives after its last packet, in ticks.
+#[inline(always)]
+fn life(state: u8, number: u8, config: &Config) -> u32 {
+    const BOTH_FINS: u8 = state::FIN_ORIGINAL | state::FIN_REPLY;
+    let replied = state & state::REPLIED != 0;
+    match number {
+        protocol::TCP if state & state::RESET != 0 || state & BOTH_FINS == BOTH_FINS => config.tcp_closing,
+        protocol::TCP if replied => config.tcp_established,
+        protocol::TCP => config.tcp_unreplied,
+        protocol::UDP if replied => config.udp_established,
+        protocol::UDP => config.udp_unreplied,
+        _ => config.other,
+    }
+}
+
+impl Found {
+    /// Direction of the first packet, as in [`Direction`].
+    #[inline(always)]
+    pub(crate) fn direction(self) -> u8 {
+        // SAFETY: as in `is_alive`.
+        unsafe { (*self.entry).direction }
+    }
+
+    /// [`state`] bits.
+    #[inline(always)]
+    pub(crate) fn state(self) -> u8 {
+        // SAFETY: as in `is_alive`.
+        unsafe { (*self.entry).state }
+    }
+
+    /// Generation that admitted it.
+    #[inline(always)]
+    pub(crate) fn generation(self) -> u32 {
+        // SAFETY: as in `is_alive`.
+        unsafe { (*self.entry).generation }
+    }
+
+    /// Notes a packet; writes only what changed, because a write takes the cache line away from other CPUs.
+    #[inline(always)]
+    pub(crate) fn touch(self, packet: &Packet, reply: bool, now: u32) {
+        let mut bits = 0;
+        if packet.is(marks::FIN) {
+            bits |= if reply {
+                state::FIN_REPLY
+            } else {
+                state::FIN_ORIGINAL
+            };
+        }
+        if packet.is(marks::RST) {
+            bits |= state::RESET;
+        }
+        // SAFETY: as in `is_alive`; the module's invariant says why a race does no harm.
+        unsafe {
+            if (*self.entry).last_seen != now {
+                (*self.entry).last_seen = now;
+            }
+            if (*self.entry).state | bits != (*self.entry).state {
+                (*self.entry).state |= bits;
+            }
+        }
+    }
+
+    /// Notes a reply; the first one moves the entry to the established flows.
+    #[inline(always)]
+    pub(crate) fn reply(self, key: &Key, packet: &Packet, now: u32) {
+        if self.state() & state::REPLIED == 0 {
+            // SAFETY: as in `is_alive`.
+            let mut entry = unsafe { *self.entry };
+            entry.state |= state::REPLIED;
+            entry.last_seen = now;
+            // If there is no room it stays where it is, with the shorter life.
+            if FLOWS.insert(key.as_key(), entry, 0).is_ok() && !self.established {
+                forget_new(key);
+            }
+        }
+        self.touch(packet, true, now);
+    }
+}
+
+/// Stores a connection whose packet was allowed, in the table where it stands or among the new ones.
+#[inline(always)]
+pub(crate) fn store(key: &Key, entry: &FlowEntry, established: bool) -> bool {
+    if established {
+        FLOWS.insert(key.as_key(), entry, 0).is_ok()
+    } else {
+        FLOWS_NEW.insert(key.as_key(), entry, 0).is_ok()
+    }
+}
+
+/// Removes a connection that policy no longer allows.
+#[inline(always)]
+pub(crate) fn forget(key: &Key) {
+    gone(FLOWS.remove(key.as_key()));
+    forget_new(key);
+}
+
+#[inline(always)]
+fn forget_new(key: &Key) {
+    gone(FLOWS_NEW.remove(key.as_key()));
+}
+
+/// An entry that is to go may be gone already.
+#[inline(always)]
+fn gone(_: Result<(), i32>) {}
+
+/// [`FragmentKey`] with its addresses in words.
+#[repr(C)]
+struct Datagram {
+    source: Words,
+    destination: Words,
+    ifindex: u32,
+    id: u32,
+    protocol: u8,
+    direction: u8,
+    reserved: u16,
+    unused: u32,
+}
+
+const _: () = assert!(size_of::<Datagram>() == size_of::<FragmentKey>() + 4);
+const _: () =
+    assert!(core::mem::offset_of!(Datagram, direction) == core::mem::offset_of!(FragmentKey, direction));
+
+impl Datagram {
+    #[inline(always)]
+    fn new(ifindex: u32, direction: u8, packet: &Packet) -> Self {
+        Self {
+            source: packet.source,
+            destination: packet.destination,
+            ifindex,
+            id: packet.datagram,
+            protocol: packet.protocol,
+            direction,
+            reserved: 0,
+            unused: 0,
+        }
+    }
+
+    #[inline(always)]
+    fn as_key(&self) -> &FragmentKey {
+        // SAFETY: the fields are equal, in order and size (checked above).
+        unsafe { &*ptr::from_ref(self).cast::<FragmentKey>() }
+    }
+}
+
+/// Remembers the verdict of a first fragment: later ones follow it. False if there is no room to remember.
+#[inline(always)]
+pub(crate) fn first_fragment(
+    ifindex: u32,
+    direction: u8,
+    packet: &Packet,
+    allowed: Option<FragmentEntry>,
+) -> bool {
+    let key = Datagram::new(ifindex, direction, packet);
+    match allowed {
+        Some(entry) => FRAGMENTS.insert(key.as_key(), entry, 0).is_ok(),
+        None => {
+            // A second "first" fragment that is denied takes the way back that an earlier one opened.
+            gone(FRAGMENTS.remove(key.as_key()));
+            true
+        }
+    }
+}
+
+/// Whether the first fragment of this one's datagram was allowed by the policy in force.
+#[inline(always)]
+pub(crate) fn follows(
+    ifindex: u32,
+    direction: Direction,
+    packet: &Packet,
+    generation: u32,
+    now: u32,
+) -> bool {
+    let key = Datagram::new(ifindex, direction as u8, packet);
+    let Some(entry) = FRAGMENTS.get_ptr(key.as_key()) else {
+        return false;
+    };
+    // SAFETY: LRU elements are never unmapped, only re-used.
+    let entry = unsafe { *entry };
+    entry.generation == generation && now.wrapping_sub(entry.last_seen) < FRAGMENT_LIFE
+}

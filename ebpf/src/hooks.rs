@@ -1,0 +1,367 @@
+//! What each hook does around the verdict.
+//!
+//! ```text
+//!  pod ─► from_pod ─► bridge ─┬─► to_pod of another pod            tag JUDGED:   nothing left
+//!        (checks the sender)  └─► from_bridge ─► node's routing    tag DEFERRED: egress judged there, after DNAT
+//!                                                                  no tag:       as DEFERRED
+//! ```
+//!
+//! Invariants:
+//! - `from_pod` writes the tag on every way out, so that nothing that the pod preset survives.
+//! - A lost tag costs a lookup and never lets a packet through: a packet without one from an isolated pod is judged.
+//! - An interface whose endpoint is not in force passes ARP and neighbour discovery only.
+
+use aya_ebpf::bindings::__sk_buff;
+use vethwall_common::{
+    Direction,
+    config::Config,
+    endpoint::{SlotRef, tag},
+    identity::{AddressEntry, Identity},
+    verdict::{Action, Cookie, Reason},
+};
+
+use crate::{
+    address::Words,
+    count,
+    judge::{self, Case, Outcome, judge, origin, stage},
+    lookup::{self, Endpoint},
+    maps::{ENDPOINT_INDEX, SCRATCH},
+    parse::{self, Bytes, Packet, marks},
+    skb::{Frame, Kind, Link, SHOT, UNSPEC},
+};
+
+/// Packets from a pod, at the ingress of its veth.
+#[inline(always)]
+pub(crate) fn from_pod(frame: Frame) -> i32 {
+    let (Some(link), Some(case)) = (frame.link(), scratch()) else {
+        return SHOT;
+    };
+    open(case, frame, &link, Direction::Egress);
+    let Some(endpoint) = lookup::endpoint(frame.ifindex()) else {
+        return pending(frame, &link, case);
+    };
+    let judged = tag::JUDGED | endpoint.index();
+    case.slot = endpoint.egress();
+    case.open = lookup::is_open(case.slot.slot()) as u8;
+    if !endpoint.has_mac(link.source) {
+        return refuse(case, Reason::Spoofed);
+    }
+    match link.kind {
+        Kind::Arp if is_honest_arp(frame, endpoint) => {
+            frame.set_tag(judged);
+            return neighbour(case);
+        }
+        Kind::Arp => return refuse(case, Reason::Spoofed),
+        Kind::Vlan | Kind::Other => {
+            frame.set_tag(judged);
+            return not_ip(case, link.kind);
+        }
+        Kind::Ipv4 | Kind::Ipv6 => {}
+    }
+    if !endpoint.owns(&case.packet.source) {
+        let local = case.packet.source.is_link_local() || case.packet.source == Words::NONE;
+        let unreadable = case.packet.is(marks::MALFORMED) && case.packet.source == Words::NONE;
+        let on_link = local && case.packet.is(marks::NEIGHBOUR | marks::LISTENER);
+        if !on_link && !unreadable {
+            return refuse(case, Reason::Spoofed);
+        }
+    }
+    if case.packet.is(marks::NEIGHBOUR | marks::LISTENER) {
+        if !is_honest_advertisement(frame, &case.packet, endpoint) {
+            return refuse(case, Reason::Spoofed);
+        }
+        frame.set_tag(judged);
+        return neighbour(case);
+    }
+    if endpoint.owns(&case.packet.destination) {
+        count::packet(Action::Pass, Direction::Egress, Reason::SelfTraffic);
+        frame.set_tag(judged);
+        return UNSPEC;
+    }
+    let bridge = lookup::config().is_some_and(|config| config.flags & Config::BRIDGE_ATTACHED != 0);
+    case.stage = if bridge { stage::MAY_WAIT } else { stage::AT_ONCE };
+    case.other = case.packet.destination;
+    match judge(frame, case) {
+        Outcome::Dropped => SHOT,
+        Outcome::Passed => {
+            frame.set_tag(judged);
+            UNSPEC
+        }
+        Outcome::Waits => {
+            frame.set_tag(tag::DEFERRED | endpoint.index());
+            UNSPEC
+        }
+    }
+}
+
+/// Packets from pods on their way up to the node, at the ingress of the bridge: after translation of the destination,
+/// before that of the source.
+#[inline(always)]
+pub(crate) fn from_bridge(frame: Frame) -> i32 {
+    let mark = frame.tag();
+    if mark & tag::JUDGED != 0 {
+        return UNSPEC;
+    }
+    let (Some(link), Some(case)) = (frame.link(), scratch()) else {
+        return SHOT;
+    };
+    if !matches!(link.kind, Kind::Ipv4 | Kind::Ipv6) {
+        return UNSPEC;
+    }
+    open(case, frame, &link, Direction::Egress);
+    if case.packet.is(marks::NEIGHBOUR | marks::LISTENER) {
+        return UNSPEC;
+    }
+    let endpoint = match owner(&case.packet.source) {
+        Some(endpoint) => endpoint,
+        None if mark & tag::DEFERRED != 0 => match tagged(mark) {
+            Some(endpoint) => endpoint,
+            // It waits for a verdict that nobody can give any more.
+            None => return refuse(case, Reason::Pending),
+        },
+        None => return UNSPEC,
+    };
+    if second_stage(frame, case, endpoint) {
+        return SHOT;
+    }
+    frame.set_tag(tag::JUDGED | endpoint.index());
+    UNSPEC
+}
+
+/// Packets to a pod, at the egress of its veth.
+#[inline(always)]
+pub(crate) fn to_pod(frame: Frame) -> i32 {
+    let (Some(link), Some(case)) = (frame.link(), scratch()) else {
+        return SHOT;
+    };
+    open(case, frame, &link, Direction::Ingress);
+    let ifindex = frame.ifindex();
+    let Some(endpoint) = lookup::endpoint(ifindex) else {
+        return pending(frame, &link, case);
+    };
+    case.slot = endpoint.ingress();
+    case.open = lookup::is_open(case.slot.slot()) as u8;
+    match link.kind {
+        Kind::Arp => return neighbour(case),
+        Kind::Vlan | Kind::Other => return not_ip(case, link.kind),
+        Kind::Ipv4 | Kind::Ipv6 => {}
+    }
+    if case.packet.is(marks::NEIGHBOUR | marks::LISTENER) {
+        return neighbour(case);
+    }
+    let group = case.packet.destination.is_group();
+    if !endpoint.owns(&case.packet.destination) && !group && case.packet.destination != Words::NONE {
+        // The bridge floods frames for others to everyone; they are dropped without a word.
+        return if endpoint.has_mac(link.destination) {
+            refuse(case, Reason::WrongDestination)
+        } else {
+            count::packet(Action::Drop, Direction::Ingress, Reason::WrongDestination);
+            SHOT
+        };
+    }
+    if group {
+        // An answer to many comes from elsewhere: there is nothing to track.
+        case.packet.marks &= !marks::TRACKED;
+    }
+
+    let came_by = frame.came_by();
+    let source = case.packet.source;
+    // The kernel does not copy the interface to the fragments of a refragmented IPv6 datagram.
+    let own_node = came_by == 0
+        && (!case.packet.is(marks::FIRST | marks::LATER)
+            || lookup::address_entry(&source)
+                .is_some_and(|entry| entry.flags & AddressEntry::LOCAL_NODE != 0));
+    if own_node {
+        case.origin = origin::OWN_NODE;
+    } else {
+        let sender = if came_by == 0 {
+            owner(&source)
+        } else {
+            lookup::endpoint(came_by)
+        };
+        let itself = sender.is_some_and(|sender| sender.ifindex() == ifindex);
+        let mark = frame.tag();
+        if mark & tag::JUDGED == 0 && !itself {
+            let author = match sender {
+                None if mark & tag::DEFERRED != 0 => match owner(&source) {
+                    None => tagged(mark),
+                    found => found,
+                },
+                found => found,
+            };
+            if let Some(author) = author {
+                let (slot, open) = (case.slot, case.open);
+                case.direction = Direction::Egress as u8;
+                if second_stage(frame, case, author) {
+                    return SHOT;
+                }
+                (case.ifindex, case.slot, case.open) = (ifindex, slot, open);
+                case.direction = Direction::Ingress as u8;
+            }
+        }
+        // Who sent it is known from where it came in, whatever its source address says now.
+        case.other = sender.map_or(source, |sender| sender.address_of(source.is_v4()));
+        case.origin = if itself { origin::ITSELF } else { origin::ADDRESS };
+    }
+    case.stage = stage::SECOND;
+    match judge(frame, case) {
+        Outcome::Dropped => SHOT,
+        Outcome::Passed | Outcome::Waits => UNSPEC,
+    }
+}
+
+/// Judges what a pod sends on the destination that it really has. True: drop it.
+#[inline(always)]
+fn second_stage(frame: Frame, case: &mut Case, author: Endpoint) -> bool {
+    case.slot = author.egress();
+    case.open = lookup::is_open(case.slot.slot()) as u8;
+    if case.open != 0 {
+        return false;
+    }
+    case.ifindex = author.ifindex();
+    case.other = case.packet.destination;
+    case.origin = if author.owns(&case.packet.destination) {
+        origin::ITSELF
+    } else {
+        origin::ADDRESS
+    };
+    case.stage = stage::SECOND;
+    matches!(judge(frame, case), Outcome::Dropped)
+}
+
+/// This CPU's case. In a map, because the verifier then takes what was parsed for unknown and looks at everything
+/// behind it once, not once for each way through the parser; and because the stack is small.
+#[inline(always)]
+fn scratch() -> Option<&'static mut Case> {
+    // SAFETY: the hooks run with softirqs off and never one within another, so nobody else uses this CPU's element.
+    SCRATCH.get_ptr_mut(0).map(|case| unsafe { &mut *case })
+}
+
+/// Begins a case about the packet, with everything unknown closed.
+#[inline(always)]
+fn open(case: &mut Case, frame: Frame, link: &Link, direction: Direction) {
+    case.packet = Packet::unknown();
+    case.other = Words::NONE;
+    case.slot = SlotRef::default();
+    case.ifindex = frame.ifindex();
+    case.now = lookup::now();
+    case.cookie = Cookie(0);
+    case.peer = Identity::INVALID;
+    case.direction = direction as u8;
+    case.origin = origin::ADDRESS;
+    case.stage = stage::AT_ONCE;
+    case.open = 0;
+    case.related = 0;
+    match link.kind {
+        Kind::Ipv4 => read(frame.raw(), &mut case.packet, true),
+        Kind::Ipv6 => read(frame.raw(), &mut case.packet, false),
+        Kind::Arp | Kind::Vlan | Kind::Other => {}
+    }
+}
+
+/// The parser, as a subprogram with a stack of its own.
+#[inline(never)]
+fn read(raw: *mut __sk_buff, packet: &mut Packet, v4: bool) {
+    let frame = Frame::from_raw(raw);
+    if v4 {
+        parse::ipv4(&frame, packet)
+    } else {
+        parse::ipv6(&frame, packet)
+    }
+}
+
+/// The local endpoint that owns an address.
+#[inline(always)]
+fn owner(address: &Words) -> Option<Endpoint> {
+    let ifindex = lookup::address_entry(address)?.ifindex;
+    if ifindex == 0 {
+        None
+    } else {
+        lookup::endpoint(ifindex)
+    }
+}
+
+/// The local endpoint that a tag names.
+#[inline(always)]
+fn tagged(mark: u32) -> Option<Endpoint> {
+    lookup::endpoint(*ENDPOINT_INDEX.get(mark & tag::INDEX)?)
+}
+
+/// An interface whose policy is not in force.
+#[inline(always)]
+fn pending(frame: Frame, link: &Link, case: &Case) -> i32 {
+    if link.kind == Kind::Arp || case.packet.is(marks::NEIGHBOUR) {
+        frame.set_tag(tag::JUDGED);
+        return neighbour(case);
+    }
+    refuse(case, Reason::Pending)
+}
+
+/// ARP, neighbour discovery, listener discovery: without them nothing else works.
+#[inline(always)]
+fn neighbour(case: &Case) -> i32 {
+    count::packet(Action::Pass, case.direction(), Reason::Neighbour);
+    UNSPEC
+}
+
+/// Frames that no policy can speak about pass only where no policy speaks.
+#[inline(always)]
+fn not_ip(case: &Case, kind: Kind) -> i32 {
+    if case.open != 0 {
+        count::packet(Action::Pass, case.direction(), Reason::NotIsolated);
+        return UNSPEC;
+    }
+    refuse(
+        case,
+        if kind == Kind::Vlan {
+            Reason::Vlan
+        } else {
+            Reason::NotIp
+        },
+    )
+}
+
+#[inline(always)]
+fn refuse(case: &Case, reason: Reason) -> i32 {
+    refused(case, reason as u8);
+    SHOT
+}
+
+/// A subprogram, because every hook refuses in many places.
+#[inline(never)]
+fn refused(case: &Case, reason: u8) {
+    judge::close(
+        case,
+        Action::Drop,
+        Reason::from_u8(reason).unwrap_or_default(),
+        true,
+    );
+}
+
+/// Whether an ARP packet speaks of the pod's own addresses (or of none, as a probe does).
+#[inline(always)]
+fn is_honest_arp(frame: Frame, endpoint: Endpoint) -> bool {
+    // htype, ptype | hlen, plen, operation | sender MAC (6), sender address (4) | ...
+    let Some(words) = frame.fixed::<{ parse::ETHERNET }, 5>() else {
+        return false;
+    };
+    let mac = [words[2] as u16, (words[2] >> 16) as u16, words[3] as u16];
+    let sender = (words[3] >> 16) | words[4] << 16;
+    u32::from_be(words[0]) == 0x0001_0800
+        && u32::from_be(words[1]) >> 16 == 0x0604
+        && endpoint.has_mac(mac)
+        && (sender == 0 || endpoint.owns(&Words::v4(sender)))
+}
+
+/// Whether a neighbour advertisement is about the pod's own addresses.
+#[inline(always)]
+fn is_honest_advertisement(frame: Frame, packet: &Packet, endpoint: Endpoint) -> bool {
+    if packet.kind != 136 {
+        return true;
+    }
+    let Some(target) = frame.at::<4>(packet.transport as u32 + 8) else {
+        return false;
+    };
+    let target = Words::v6(target);
+    target.is_link_local() || endpoint.owns(&target)
+}

@@ -1,0 +1,384 @@
+//! The verdict: one question (may this packet pass, in this direction of this endpoint?), one answer, for both
+//! families and all hooks.
+//!
+//! ```text
+//! fragment? malformed? ICMP error?
+//!  └► connection known? ── reply ───────────────────────► pass (Established)
+//!       │               └─ same way, generation equal ──► pass (Established)
+//!       │                                  other ──► judged again, once
+//!       └► peer ─► slot, identity ─► ports ─► pass and track / drop
+//! ```
+//!
+//! Every connection is tracked, also where no policy selects the pod: a pod without ingress policy may have an
+//! egress policy, whose replies must be known; and when a policy comes, the replies of what runs already must not be
+//! mistaken for new connections. It costs the insert once a connection.
+//!
+//! Invariants:
+//! - A packet that begins something (bare SYN, echo request) never passes on the strength of a connection that the
+//!   other side opened.
+//! - Whoever asks gets exactly one count, and an event for a new connection or a drop, never for a packet that waits
+//!   for its second stage.
+
+use aya_ebpf::bindings::__sk_buff;
+use vethwall_common::{
+    Direction,
+    config::Config,
+    endpoint::SlotRef,
+    flow::{FlowEntry, FragmentEntry, state},
+    identity::Identity,
+    verdict::{Action, Cookie, Reason},
+};
+
+use crate::{
+    address::Words,
+    count, event, flow,
+    lookup::{self, Answer, Peer},
+    parse::{self, Packet, marks},
+    skb::Frame,
+};
+
+/// A question to [`judge`].
+#[repr(C)]
+pub(crate) struct Case {
+    /// The packet.
+    pub(crate) packet: Packet,
+    /// Whose identity decides; not always the address in the packet.
+    pub(crate) other: Words,
+    /// Slot and generation of the endpoint in this direction.
+    pub(crate) slot: SlotRef,
+    /// The endpoint.
+    pub(crate) ifindex: u32,
+    /// Ticks.
+    pub(crate) now: u32,
+    /// The rule that decided; filled in by [`judge`].
+    pub(crate) cookie: Cookie,
+    /// The other end, for the event; filled in by [`judge`].
+    pub(crate) peer: Identity,
+    /// [`Direction`].
+    pub(crate) direction: u8,
+    /// How `other` is to be understood.
+    pub(crate) origin: u8,
+    /// What is to be done on a destination that may be translated: see [`stage`].
+    pub(crate) stage: u8,
+    /// No policy selects the pod in this direction.
+    pub(crate) open: u8,
+    /// The packet is an ICMP error about a connection that was allowed.
+    pub(crate) related: u8,
+    /// Zero.
+    pub(crate) reserved: [u8; 3],
+}
+
+/// Values of [`Case::origin`].
+pub(crate) mod origin {
+    /// By address, maps and prefixes.
+    pub(crate) const ADDRESS: u8 = 0;
+    /// This node itself: always allowed.
+    pub(crate) const OWN_NODE: u8 = 1;
+    /// The pod itself: always allowed.
+    pub(crate) const ITSELF: u8 = 2;
+}
+
+/// Values of [`Case::stage`].
+pub(crate) mod stage {
+    /// At the pod's veth; a destination outside the pod network waits for the second stage.
+    pub(crate) const MAY_WAIT: u8 = 0;
+    /// At the pod's veth; judged here in any case.
+    pub(crate) const AT_ONCE: u8 = 1;
+    /// After translation.
+    pub(crate) const SECOND: u8 = 2;
+}
+
+/// The answer of [`judge`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[must_use = "a verdict that nobody acts on lets the packet pass"]
+pub(crate) enum Outcome {
+    /// Drop it.
+    Dropped,
+    /// Let it go on.
+    Passed,
+    /// Let it go on to its second stage.
+    Waits,
+}
+
+impl Case {
+    /// Whether no policy selects the pod in this direction.
+    #[inline(always)]
+    pub(crate) fn is_open(&self) -> bool {
+        self.open != 0
+    }
+
+    /// The direction.
+    #[inline(always)]
+    pub(crate) fn direction(&self) -> Direction {
+        if self.direction == Direction::Ingress as u8 {
+            Direction::Ingress
+        } else {
+            Direction::Egress
+        }
+    }
+}
+
+/// Judges a packet.
+#[inline(always)]
+pub(crate) fn judge(frame: Frame, case: &mut Case) -> Outcome {
+    case.related = if case.packet.is(marks::ERROR) {
+        related(frame.raw(), case) as u8
+    } else {
+        0
+    };
+    match verdict(case) {
+        PASSED => Outcome::Passed,
+        WAITS => Outcome::Waits,
+        _ => Outcome::Dropped,
+    }
+}
+
+const PASSED: u64 = 1;
+const WAITS: u64 = 2;
+
+/// A subprogram of its own: it has its own stack, and the hook that asks twice carries it once.
+#[inline(never)]
+fn verdict(case: &mut Case) -> u64 {
+    let (action, reason, news) = decide(case);
+    close(case, action, reason, news);
+    match action {
+        Action::Drop => 0,
+        Action::Pass | Action::Audit if matches!(reason, Reason::Deferred) => WAITS,
+        Action::Pass | Action::Audit => PASSED,
+    }
+}
+
+/// Counts a verdict and, where it is news, tells it.
+#[inline(always)]
+pub(crate) fn close(case: &Case, action: Action, reason: Reason, news: bool) {
+    count::packet(action, case.direction(), reason);
+    if news {
+        event::tell(case, action, reason);
+    }
+}
+
+type Decision = (Action, Reason, bool);
+
+const fn quiet(reason: Reason) -> Decision {
+    (Action::Pass, reason, false)
+}
+
+const fn drop(reason: Reason) -> Decision {
+    (Action::Drop, reason, true)
+}
+
+#[inline(always)]
+fn decide(case: &mut Case) -> Decision {
+    let Some(config) = lookup::config() else {
+        return drop(Reason::Unknown);
+    };
+    if case.packet.is(marks::LATER) {
+        return fragment(case, config);
+    }
+    if case.packet.is(marks::MALFORMED) {
+        return if case.is_open() {
+            (Action::Pass, Reason::NotIsolated, true)
+        } else {
+            drop(Reason::Malformed)
+        };
+    }
+    if case.related != 0 {
+        return quiet(Reason::Related);
+    }
+    if case.packet.is(marks::TRACKED) {
+        connection(case, config)
+    } else {
+        stranger(case, config)
+    }
+}
+
+/// A packet of a connection.
+#[inline(always)]
+fn connection(case: &mut Case, config: &Config) -> Decision {
+    let key = flow::Key::new(case.ifindex, &case.packet);
+    let found = flow::find(&key, case.now, config);
+    let (mut known, mut established, mut kept) = (false, false, 0);
+    if let Some(found) = found {
+        established = found.established;
+        if found.direction() != case.direction {
+            if !case.packet.is(marks::OPENS) {
+                found.reply(&key, &case.packet, case.now);
+                return follow_up(case, Reason::Established);
+            }
+        } else if !case.packet.is(marks::SYN) {
+            let bits = found.state();
+            let waits = case.stage == stage::MAY_WAIT && bits & state::DIRECT == 0;
+            let valid =
+                found.generation() == case.slot.generation() || config.flags & Config::KEEP_CONNECTIONS != 0;
+            if waits && !case.is_open() {
+                found.touch(&case.packet, false, case.now);
+                return quiet(Reason::Deferred);
+            }
+            if valid && bits & state::DEFERRED == 0 && !waits {
+                found.touch(&case.packet, false, case.now);
+                return follow_up(case, Reason::Established);
+            }
+            known = bits & state::DEFERRED == 0;
+            kept = bits & (state::REPLIED | state::CLOSING);
+        }
+    }
+    let same_way = found.is_some_and(|found| found.direction() == case.direction);
+
+    let (answer, peer) = answer(case);
+    let mut entry = FlowEntry {
+        generation: case.slot.generation(),
+        identity: peer.identity,
+        cookie: answer.cookie,
+        last_seen: case.now,
+        state: kept,
+        direction: case.direction,
+        reserved: 0,
+    };
+    if waits(case, &peer) {
+        entry.state |= state::DEFERRED;
+        if !flow::store(&key, &entry, established) {
+            return drop(Reason::FlowTable);
+        }
+        return quiet(Reason::Deferred);
+    }
+    let action = Action::from_allow(answer.bits);
+    if matches!(action, Action::Drop) {
+        if same_way {
+            flow::forget(&key);
+        }
+        first_fragment(case, false);
+        return drop(if known { Reason::Revoked } else { answer.reason });
+    }
+    if case.stage != stage::SECOND && case.direction == Direction::Egress as u8 {
+        entry.state |= state::DIRECT;
+    }
+    if case.packet.is(marks::FIN) {
+        entry.state |= state::FIN_ORIGINAL;
+    }
+    if case.packet.is(marks::RST) {
+        entry.state |= state::RESET;
+    }
+    if !flow::store(&key, &entry, established) && !case.is_open() {
+        return drop(Reason::FlowTable);
+    }
+    first_fragment(case, true);
+    if known {
+        quiet(Reason::Established)
+    } else {
+        (action, answer.reason, true)
+    }
+}
+
+/// A packet that belongs to no connection: other ICMP, multicast.
+#[inline(always)]
+fn stranger(case: &mut Case, _: &Config) -> Decision {
+    let (answer, peer) = answer(case);
+    if waits(case, &peer) {
+        return quiet(Reason::Deferred);
+    }
+    let action = Action::from_allow(answer.bits);
+    first_fragment(case, !matches!(action, Action::Drop));
+    (action, answer.reason, true)
+}
+
+/// A fragment without a transport header: follows its first fragment, or waits where the node will put the datagram
+/// together before the second stage.
+#[inline(always)]
+fn fragment(case: &mut Case, _: &Config) -> Decision {
+    if flow::follows(
+        case.ifindex,
+        case.direction(),
+        &case.packet,
+        case.slot.generation(),
+        case.now,
+    ) {
+        return quiet(Reason::Established);
+    }
+    if case.is_open() {
+        return quiet(Reason::NotIsolated);
+    }
+    if case.stage == stage::MAY_WAIT && !lookup::peer(&case.other, false).pod {
+        return quiet(Reason::Deferred);
+    }
+    drop(Reason::Fragment)
+}
+
+/// The answer of policy, or of what stands above policy.
+#[inline(always)]
+fn answer(case: &mut Case) -> (Answer, Peer) {
+    let fixed = |identity| Peer {
+        identity,
+        reported: identity,
+        pod: true,
+    };
+    let (answer, peer) = match case.origin {
+        origin::OWN_NODE => (Answer::allowed(Reason::OwnNode), fixed(Identity::LOCAL_HOST)),
+        origin::ITSELF => (Answer::allowed(Reason::SelfTraffic), fixed(Identity::SELF)),
+        _ => {
+            let peer = if case.other == Words::NONE {
+                fixed(Identity::INVALID)
+            } else {
+                lookup::peer(&case.other, case.direction == Direction::Ingress as u8)
+            };
+            let slot = case.slot.slot();
+            (
+                lookup::ask(
+                    slot,
+                    peer.identity,
+                    case.packet.protocol,
+                    case.packet.destination_port,
+                ),
+                peer,
+            )
+        }
+    };
+    case.cookie = answer.cookie;
+    case.peer = peer.reported;
+    (answer, peer)
+}
+
+/// Whether the packet is to be judged at its second stage.
+#[inline(always)]
+fn waits(case: &Case, peer: &Peer) -> bool {
+    case.stage == stage::MAY_WAIT && !case.is_open() && !peer.pod
+}
+
+/// Notes what later fragments of this datagram may do.
+#[inline(always)]
+fn first_fragment(case: &Case, allowed: bool) {
+    if !case.packet.is(marks::FIRST) {
+        return;
+    }
+    let entry = FragmentEntry {
+        generation: case.slot.generation(),
+        last_seen: case.now,
+    };
+    // Without room the later fragments find nothing and are dropped where the pod is isolated.
+    let _ = flow::first_fragment(
+        case.ifindex,
+        case.direction,
+        &case.packet,
+        allowed.then_some(entry),
+    );
+}
+
+/// A packet that passes on an entry.
+#[inline(always)]
+fn follow_up(case: &Case, reason: Reason) -> Decision {
+    first_fragment(case, true);
+    quiet(reason)
+}
+
+/// Whether an ICMP error quotes a connection that was allowed: one that its receiver sends on.
+#[inline(never)]
+fn related(raw: *mut __sk_buff, case: &Case) -> u64 {
+    let Some(config) = lookup::config() else { return 0 };
+    let mut inner = Packet::unknown();
+    if !parse::quoted(&Frame::from_raw(raw), &case.packet, &mut inner)
+        || inner.source != case.packet.destination
+    {
+        return 0;
+    }
+    let key = flow::Key::new(case.ifindex, &inner);
+    flow::find(&key, case.now, config).is_some() as u64
+}
