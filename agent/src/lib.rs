@@ -3,4 +3,5 @@
 
 pub mod api;
 pub mod flows;
+pub mod k8s;
 pub mod manifests;

@@ -34,7 +34,10 @@ use k8s_openapi::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use self::digest::{Texts, digest, digest_of, read};
+pub use self::{
+    digest::{Texts, digest, digest_of, read},
+    store::{Sourced, Store, View},
+};
 
 /// What a directory holds.
 #[derive(Clone, Debug, Default, PartialEq)]

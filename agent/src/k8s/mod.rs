@@ -1,0 +1,3 @@
+//! Kubernetes objects, as the agent takes them in.
+
+pub mod convert;
