@@ -16,9 +16,13 @@ impl Events {
     pub(crate) fn new(ring: RingBuf<MapData>) -> Self {
         Self { ring }
     }
+}
 
-    /// The next event, if one is there. Does not wait.
-    pub fn take(&mut self) -> Option<Event> {
+/// The events that are there; does not wait, and may go on after it has ended.
+impl Iterator for Events {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
         while let Some(record) = self.ring.next() {
             // Only one type of record is ever written; a future one may be longer.
             if let Ok((event, _)) = Event::read_from_prefix(&record) {

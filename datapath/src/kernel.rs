@@ -12,7 +12,7 @@
 //! - Maps that do not fit this version are refused, never used and never removed.
 //! - Program pins are replaced before links are updated, so an attachment made in between is already the new program.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt, fs, path::PathBuf};
+use std::{collections::BTreeMap, fmt, fs, path::PathBuf};
 
 use crate::{
     Endpoints, Error, Events, Maps, Pins, attach,
@@ -42,21 +42,10 @@ use vethwall_common::{
 pub const PROGRAMS: [&str; 3] = [maps::FROM_POD, maps::TO_POD, maps::FROM_BRIDGE];
 
 /// How to load.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The compiled programs; those that are built in, unless a test has others.
-    pub object: Cow<'static, [u8]>,
     /// Sizes of maps other than the usual ones, by name. Maps that are pinned keep the size they have.
     pub max_entries: BTreeMap<&'static str, u32>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            object: Cow::Borrowed(OBJECT),
-            max_entries: BTreeMap::new(),
-        }
-    }
 }
 
 /// The maps and programs of this node.
@@ -325,7 +314,7 @@ fn load_object(pins: &Pins, options: &Options) -> Result<Ebpf, Error> {
         loader.map_max_entries(name, *size);
     }
     loader
-        .load(&options.object)
+        .load(OBJECT)
         .map_err(|e| Error::loader("create", "the maps", e))
 }
 
