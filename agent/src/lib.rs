@@ -1,7 +1,18 @@
 //! The node agent and the command line.
+//!
+//! ```text
+//! manifests ─► source ─► k8s::convert ─► node (world, maps, attachments) ─► kernel
+//! kernel ─► events ─► flows ─► sockets ◄─► api ◄─► cli
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod cli;
 pub mod flows;
 pub mod k8s;
 pub mod manifests;
+pub mod node;
+pub mod run;
+pub mod sockets;
+pub mod source;
+pub mod watch;

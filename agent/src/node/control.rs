@@ -1,0 +1,315 @@
+//! The world, and the kernel's maps made to follow it.
+//!
+//! ```text
+//! objects, interfaces ─► World ─ compile ─► desired ─┐
+//!                                  observed (maps) ──┴─ plan ─ execute ─► observed
+//! ```
+//!
+//! Invariants:
+//! - Nothing is written or swept before the objects were complete once.
+//! - What failed stays in the difference between desired and observed, so the next [`Control::sync`] does it again.
+
+use std::collections::BTreeMap;
+
+use vethwall_datapath::{Error, Maps};
+use vethwall_policy::{
+    compile::{Compiled, compile},
+    model::Endpoint,
+    numbers::Numbers,
+    plan::{Operation, execute, plan},
+    state::State,
+    world::World,
+};
+
+use super::Objects;
+use crate::api::PolicyName;
+
+/// Owns the world and the maps.
+#[derive(Debug)]
+pub struct Control<M> {
+    maps: M,
+    grace: fn(),
+    world: World,
+    numbers: Numbers,
+    observed: State,
+    compiled: Compiled,
+    objects: Objects,
+    /// Interfaces that are gone and whose connections still have to be forgotten.
+    unswept: Vec<u32>,
+    synced: bool,
+    revision: u64,
+    applied_digest: String,
+    failures: Vec<String>,
+}
+
+impl<M: Maps> Control<M> {
+    /// Takes over what the maps hold. `grace` waits until every running program has ended.
+    pub fn new(node: &str, maps: M, grace: fn()) -> Result<Self, Error> {
+        let observed: State = maps.entries()?.into_iter().collect();
+        Ok(Self {
+            grace,
+            world: World::new(node),
+            numbers: Numbers::above(&observed),
+            observed,
+            compiled: Compiled::default(),
+            objects: Objects::default(),
+            unswept: Vec::new(),
+            synced: false,
+            revision: 0,
+            applied_digest: String::new(),
+            failures: Vec::new(),
+            maps,
+        })
+    }
+
+    /// These are all the objects there are.
+    pub fn set_objects(&mut self, objects: Objects) {
+        if objects.incomplete.is_none() {
+            self.world.replace(objects.objects.iter().cloned());
+        }
+        self.objects = objects;
+        self.objects.objects.clear();
+    }
+
+    /// A pod's interface came.
+    pub fn attach(&mut self, endpoint: Endpoint) {
+        self.unswept.retain(|ifindex| *ifindex != endpoint.ifindex);
+        self.world.attach(endpoint);
+    }
+
+    /// A pod's interface went.
+    pub fn detach(&mut self, ifindex: u32) {
+        self.world.detach(ifindex);
+        self.unswept.push(ifindex);
+    }
+
+    /// The world, for what is not policy.
+    pub fn world_mut(&mut self) -> &mut World {
+        &mut self.world
+    }
+
+    /// Makes the maps follow the world. True when they do.
+    pub fn sync(&mut self) -> bool {
+        if self.objects.digest.is_empty() || (self.objects.incomplete.is_some() && !self.synced) {
+            return false;
+        }
+        self.failures.clear();
+        self.compiled = compile(&self.world, &mut self.numbers);
+        let steps = plan(&self.observed, &self.compiled.state);
+        let changed = !steps.is_empty();
+        let (maps, grace) = (&mut self.maps, self.grace);
+        let outcome = execute(&self.observed, steps, |operation| match operation {
+            Operation::Put(entry) => maps.put(entry),
+            Operation::Delete(key) => maps.delete(key),
+            Operation::Grace => {
+                grace();
+                Ok(())
+            }
+        });
+        let complete = outcome.complete();
+        // The same cause fails many steps: one line each tells enough.
+        self.failures = outcome.failures.iter().map(|(step, error)| format!("{}: {}", step.why, error.chain())).collect();
+        self.failures.dedup();
+        self.observed = outcome.observed;
+        self.numbers.release(&self.observed);
+        self.forget_connections();
+        if complete {
+            if changed || !self.synced || self.applied_digest != self.objects.digest {
+                self.revision += 1;
+            }
+            self.synced = true;
+            self.applied_digest.clone_from(&self.objects.digest);
+        }
+        complete
+    }
+
+    /// After the records are gone, so that no packet of the interface makes a new one.
+    fn forget_connections(&mut self) {
+        let (maps, failures, observed) = (&mut self.maps, &mut self.failures, &self.observed);
+        self.unswept.retain(|ifindex| {
+            if observed.endpoints.contains_key(ifindex) {
+                return true;
+            }
+            match maps.sweep(*ifindex, &mut |_, _| false) {
+                Ok(_) => false,
+                Err(error) => {
+                    failures.push(error.chain());
+                    true
+                }
+            }
+        });
+    }
+
+    /// Whether the interface's record, with the policy of now, is in the maps.
+    pub fn enforcing(&self, ifindex: u32) -> bool {
+        let Some(record) = self.observed.endpoints.get(&ifindex) else { return false };
+        let Some(wanted) = self.compiled.state.endpoints.get(&ifindex) else { return false };
+        record.ingress.slot() == wanted.ingress.slot()
+            && record.egress.slot() == wanted.egress.slot()
+            && record.ingress.slot() != 0
+            && record.egress.slot() != 0
+            && record.addresses == wanted.addresses
+    }
+
+    /// The maps followed the world once.
+    pub fn synced(&self) -> bool {
+        self.synced
+    }
+
+    /// What the last [`Control::sync`] could not do.
+    pub fn failures(&self) -> &[String] {
+        &self.failures
+    }
+
+    /// The world.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// What was compiled last.
+    pub fn compiled(&self) -> &Compiled {
+        &self.compiled
+    }
+
+    /// What the maps hold.
+    pub fn observed(&self) -> &State {
+        &self.observed
+    }
+
+    /// The objects' origin; the objects themselves are in the world.
+    pub fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    /// What is wrong with policies, by name.
+    pub fn policy_problems(&self) -> &BTreeMap<PolicyName, Vec<String>> {
+        &self.objects.policy_problems
+    }
+
+    /// Digest of the objects that the maps follow.
+    pub fn applied_digest(&self) -> &str {
+        &self.applied_digest
+    }
+
+    /// Counts the changes that the maps followed.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The maps, for what is not policy.
+    pub fn maps(&self) -> &M {
+        &self.maps
+    }
+
+    /// The maps, for what is not policy.
+    pub fn maps_mut(&mut self) -> &mut M {
+        &mut self.maps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vethwall_common::entry::Key;
+    use vethwall_datapath::fake::Fake;
+    use vethwall_policy::{
+        model::{Mode, NetworkPolicy, Object, Pod},
+        selector::Selector,
+    };
+
+    use super::*;
+
+    fn pod(name: &str, address: &str) -> Object {
+        Object::Pod(Pod {
+            namespace: "shop".into(),
+            name: name.into(),
+            uid: format!("uid-{name}"),
+            labels: BTreeMap::new(),
+            node: Some("n".into()),
+            addresses: vec![address.parse().unwrap()],
+            host_network: false,
+            finished: false,
+            ports: Vec::new(),
+        })
+    }
+
+    fn deny() -> Object {
+        Object::NetworkPolicy(NetworkPolicy {
+            namespace: "shop".into(),
+            name: "deny".into(),
+            pod_selector: Selector::default(),
+            ingress: Some(Vec::new()),
+            egress: None,
+            mode: Mode::Enforce,
+        })
+    }
+
+    fn objects(digest: &str, objects: Vec<Object>) -> Objects {
+        Objects { objects, digest: digest.into(), ..Objects::default() }
+    }
+
+    fn endpoint(name: &str, ifindex: u32, address: &str) -> Endpoint {
+        Endpoint {
+            ifindex,
+            mac: [2, 0, 0, 0, 0, 1],
+            addresses: vec![address.parse().unwrap()],
+            namespace: "shop".into(),
+            pod: name.into(),
+            uid: format!("uid-{name}"),
+        }
+    }
+
+    fn control(maps: Fake) -> Control<Fake> {
+        Control::new("n", maps, || {}).unwrap()
+    }
+
+    #[test]
+    fn nothing_is_written_before_the_objects_are_complete() {
+        let mut control = control(Fake::new());
+        control.attach(endpoint("web", 7, "10.0.0.2"));
+        assert!(!control.sync());
+        control.set_objects(Objects { incomplete: Some("policy.yaml".into()), ..objects("1", vec![pod("web", "10.0.0.2")]) });
+        assert!(!control.sync());
+        assert!(control.maps().calls().is_empty());
+        control.set_objects(objects("2", vec![pod("web", "10.0.0.2")]));
+        assert!(control.sync());
+        assert!(control.enforcing(7));
+        assert_eq!(control.applied_digest(), "2");
+    }
+
+    #[test]
+    fn an_interface_waits_for_its_pod() {
+        let mut control = control(Fake::new());
+        control.set_objects(objects("1", Vec::new()));
+        control.attach(endpoint("web", 7, "10.0.0.2"));
+        assert!(control.sync());
+        assert!(!control.enforcing(7), "no object, no record: the programs drop everything");
+        control.set_objects(objects("2", vec![pod("web", "10.0.0.2")]));
+        assert!(control.sync());
+        assert!(control.enforcing(7));
+        control.detach(7);
+        assert!(control.sync());
+        assert!(!control.enforcing(7));
+        assert_eq!(control.maps().get(&Key::Endpoint(7)), None);
+    }
+
+    #[test]
+    fn a_failure_is_told_and_done_again() {
+        let mut control = control(Fake::new());
+        control.set_objects(objects("1", vec![pod("web", "10.0.0.2")]));
+        control.attach(endpoint("web", 7, "10.0.0.2"));
+        assert!(control.sync());
+        let open = control.observed().endpoints[&7].ingress;
+        control.maps_mut().fail_on(Key::Endpoint(7));
+        control.set_objects(objects("2", vec![pod("web", "10.0.0.2"), deny()]));
+        assert!(!control.sync());
+        assert!(!control.failures().is_empty());
+        assert!(!control.enforcing(7));
+        assert_eq!(control.applied_digest(), "1", "the change is not in force");
+        assert_eq!(control.observed().endpoints[&7].ingress, open);
+        control.maps_mut().heal();
+        assert!(control.sync());
+        assert!(control.enforcing(7) && control.failures().is_empty());
+        assert_ne!(control.observed().endpoints[&7].ingress.slot(), open.slot());
+        assert_eq!(control.applied_digest(), "2");
+    }
+}

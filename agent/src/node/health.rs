@@ -1,0 +1,224 @@
+//! The node's state as people and programs ask for it.
+
+use std::{collections::BTreeMap, fs, sync::atomic::Ordering};
+
+use vethwall_common::{Direction, maps, verdict::{Action, Reason}};
+use vethwall_datapath::{Hook, Maps};
+
+use super::thread::{Known, Node};
+use crate::api::{
+    Mode, PolicyName,
+    status::{
+        AgentState, Bridge, Counter, Endpoint, EndpointState, Events, Isolation, Manifests, MapUse, Policy, Problem,
+        Status,
+    },
+};
+
+const BRIDGE_NF: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+
+impl From<Hook> for crate::api::status::Hook {
+    fn from(hook: Hook) -> Self {
+        match hook {
+            Hook::Tcx => Self::Tcx,
+            Hook::Clsact => Self::Clsact,
+        }
+    }
+}
+
+impl Node {
+    pub(super) fn status(&self) -> Status {
+        let counters = self.control.maps().counters();
+        let objects = self.control.objects();
+        let bridge_nf = fs::read_to_string(BRIDGE_NF).ok().map(|text| text.trim() == "1");
+        let hooks = self.interfaces.values().filter_map(|known| known.hook).chain(self.bridge.map(|(_, hook)| hook));
+        // The weaker one, where there are both.
+        let hook = hooks.max();
+        let mut problems = self.problems(bridge_nf);
+        if let Err(error) = &counters {
+            problems.push(problem("KRN004", format!("the counters can not be read: {}", error.chain()), None));
+        }
+        let counters = counters.unwrap_or_default();
+        Status {
+            node: self.places.node.clone(),
+            ready: self.ready,
+            state: match (self.control.synced(), self.control.failures().is_empty()) {
+                (false, _) => AgentState::Starting,
+                (true, true) => AgentState::Enforcing,
+                (true, false) => AgentState::Degraded,
+            },
+            hook: hook.map(Into::into),
+            bridge: Bridge { name: self.places.bridge.clone(), attached: self.bridge.is_some() },
+            bridge_nf_call_iptables: bridge_nf,
+            revision: self.control.revision(),
+            manifests: Manifests {
+                directory: objects.directory.clone(),
+                digest: self.control.applied_digest().to_owned(),
+                files: objects.files,
+                problems: objects.problems.clone(),
+            },
+            endpoints: self.interfaces.values().map(|known| self.endpoint(known)).collect(),
+            policies: self.policies(),
+            maps: self.map_use(),
+            events: Events {
+                read: self.events_read.load(Ordering::Relaxed),
+                lost: counters.get(maps::EVENTS_LOST as usize).copied().unwrap_or_default(),
+            },
+            problems,
+            counters: named(&counters),
+            ..Status::new()
+        }
+    }
+
+    fn endpoint(&self, known: &Known) -> Endpoint {
+        let interface = &known.interface;
+        let isolation = |direction| {
+            let policies = self.selecting(known, direction);
+            let isolated = policies.iter().any(|(_, mode)| *mode == Mode::Enforce);
+            Isolation { isolated, policies: policies.into_iter().map(|(name, _)| name).collect() }
+        };
+        Endpoint {
+            namespace: interface.namespace.clone(),
+            pod: interface.pod.clone(),
+            uid: interface.uid.clone(),
+            ifindex: interface.ifindex,
+            interface: interface.host_ifname.clone(),
+            addresses: interface.addresses.clone(),
+            state: match known.hook {
+                None => EndpointState::Unprotected,
+                Some(_) if self.control.enforcing(interface.ifindex) => EndpointState::Enforcing,
+                Some(_) => EndpointState::Pending,
+            },
+            ingress: isolation(Direction::Ingress),
+            egress: isolation(Direction::Egress),
+            hook: known.hook.map(Into::into),
+            since: known.since,
+        }
+    }
+
+    /// The policies that select a pod in one direction.
+    fn selecting(&self, known: &Known, direction: Direction) -> Vec<(PolicyName, Mode)> {
+        let world = self.control.world();
+        let interface = &known.interface;
+        let Some(pod) = world.pod(&interface.namespace, &interface.pod) else { return Vec::new() };
+        world
+            .policies_of(&interface.namespace)
+            .filter(|policy| policy.pod_selector.matches(&pod.labels))
+            .filter(|policy| match direction {
+                Direction::Ingress => policy.ingress.is_some(),
+                Direction::Egress => policy.egress.is_some(),
+            })
+            .map(|policy| {
+                (PolicyName { namespace: policy.namespace.clone(), name: policy.name.clone() }, policy.mode.into())
+            })
+            .collect()
+    }
+
+    fn policies(&self) -> Vec<Policy> {
+        let mut selected: BTreeMap<PolicyName, usize> = BTreeMap::new();
+        for known in self.interfaces.values() {
+            let mut names: Vec<_> =
+                Direction::ALL.into_iter().flat_map(|d| self.selecting(known, d)).map(|(name, _)| name).collect();
+            names.sort();
+            names.dedup();
+            names.into_iter().for_each(|name| *selected.entry(name).or_default() += 1);
+        }
+        let problems = self.control.policy_problems();
+        let describe = |policy: &vethwall_policy::model::NetworkPolicy| {
+            let name = PolicyName { namespace: policy.namespace.clone(), name: policy.name.clone() };
+            Policy {
+                mode: policy.mode.into(),
+                selects: selected.get(&name).copied().unwrap_or_default(),
+                problems: problems.get(&name).cloned().unwrap_or_default(),
+                namespace: name.namespace,
+                name: name.name,
+            }
+        };
+        self.control.world().policies().map(describe).collect()
+    }
+
+    fn map_use(&self) -> Vec<MapUse> {
+        let observed = self.control.observed();
+        let use_of = |name: &str, entries: usize, capacity: u32| MapUse {
+            name: name.to_owned(),
+            entries: entries as u64,
+            capacity: capacity.into(),
+        };
+        vec![
+            use_of(maps::ENDPOINTS, observed.endpoints.len(), vethwall_common::endpoint::ENDPOINT_ARRAY_SIZE),
+            use_of(maps::SLOTS, observed.slots.len(), maps::MAX_SLOTS),
+            use_of(maps::VERDICTS, observed.verdicts.len(), maps::MAX_VERDICTS),
+            use_of(maps::PORTS, observed.ports.len(), maps::MAX_PORT_PAGES),
+            use_of(maps::ADDRESSES, observed.addresses.len(), maps::MAX_ADDRESSES),
+            use_of(maps::PREFIXES, observed.prefixes.len(), maps::MAX_PREFIXES),
+        ]
+    }
+
+    fn problems(&self, bridge_nf: Option<bool>) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if bridge_nf == Some(false) {
+            problems.push(problem(
+                "KRN001",
+                "net.bridge.bridge-nf-call-iptables is 0: Services to pods of this node do not work, and their egress can not be judged".to_owned(),
+                Some("sysctl -w net.bridge.bridge-nf-call-iptables=1"),
+            ));
+        }
+        if bridge_nf.is_none() {
+            problems.push(problem(
+                "KRN002",
+                "br_netfilter is not loaded: kube-proxy can not translate Services for bridged pods".to_owned(),
+                Some("modprobe br_netfilter"),
+            ));
+        }
+        if let Some(error) = &self.bridge_error {
+            problems.push(problem(
+                "KRN003",
+                format!("{} carries no program, so egress to Services is judged on their own addresses: {error}", self.places.bridge),
+                None,
+            ));
+        }
+        if let Some(why) = &self.control.objects().incomplete {
+            problems.push(problem("OBJ001", why.clone(), Some("mend the file; the agent sees the change by itself")));
+        }
+        for failure in self.control.failures() {
+            problems.push(problem("MAP001", format!("the kernel's maps do not follow yet: {failure}"), None));
+        }
+        for found in &self.control.compiled().problems {
+            problems.push(problem(found.code, found.message.clone(), None));
+        }
+        for (what, error) in &self.unreadable {
+            problems.push(problem("CNI002", format!("can not read the {what}: {error}"), None));
+        }
+        for known in self.interfaces.values() {
+            if let Some(error) = &known.error {
+                let name = format!("{}/{}", known.interface.namespace, known.interface.pod);
+                problems.push(problem("ATT001", format!("pod {name} is not protected: {error}"), None));
+            }
+        }
+        problems
+    }
+}
+
+fn problem(code: &str, message: String, hint: Option<&str>) -> Problem {
+    Problem { code: code.to_owned(), message, hint: hint.map(str::to_owned) }
+}
+
+fn named(counters: &[u64]) -> Vec<Counter> {
+    let mut named = Vec::new();
+    for action in [Action::Drop, Action::Pass, Action::Audit] {
+        for direction in Direction::ALL {
+            for reason in Reason::ALL {
+                let index = maps::counter_index(action, direction, *reason) as usize;
+                let packets = counters.get(index).copied().unwrap_or_default();
+                if packets > 0 {
+                    named.push(Counter {
+                        verdict: action.name().to_owned(),
+                        direction: direction.name().to_owned(),
+                        reason: reason.name().to_owned(),
+                        packets,
+                    });
+                }
+            }
+        }
+    }
+    named
+}

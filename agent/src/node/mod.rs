@@ -1,0 +1,121 @@
+//! The node's side: one thread that owns the world, and what feeds it.
+//!
+//! ```text
+//! manifests ─► objects ─┐
+//! cni.sock ──► ADD, DEL ├─► Node (one thread) ─► Control: world ─ compile ─ plan ─► maps
+//! CNI cache ─► pods ────┤       │  └─ attach, detach, bridge
+//! agent.sock ► questions┘       └─► names ─► flows
+//! ```
+//!
+//! Invariants:
+//! - Only [`control::Control`] writes the maps, and only after the first complete set of objects: what an earlier agent
+//!   pinned stays in force until then.
+//! - A pod that runs gets its records before its programs, so nothing it may do is cut; a new pod gets its programs
+//!   (from the plugin) before its records, so nothing it may not do passes.
+
+pub mod control;
+pub mod existing;
+pub mod flannel;
+mod health;
+pub mod thread;
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use tokio::sync::oneshot;
+use vethwall_cni::proto;
+use vethwall_policy::model::Object;
+
+use crate::api::{
+    ErrorBody, PolicyName,
+    explain::{ExplainRequest, Explanation},
+    status::{ManifestProblem, Status},
+};
+
+/// All objects as they are now.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    /// The objects.
+    pub objects: Vec<Object>,
+    /// What is wrong with policies that are in force as far as they can be.
+    pub policy_problems: BTreeMap<PolicyName, Vec<String>>,
+    /// Where they come from.
+    pub directory: String,
+    /// Names the content that they were made of.
+    pub digest: String,
+    /// How many files there are.
+    pub files: usize,
+    /// What is wrong with the files.
+    pub problems: Vec<ManifestProblem>,
+    /// Why these can not be everything: a file that was never readable may hold a policy. Nothing is enforced anew
+    /// while this is so, and no pod is let in.
+    pub incomplete: Option<String>,
+}
+
+/// What the thread is asked.
+#[derive(Debug)]
+pub enum Input {
+    /// The objects changed.
+    Objects(Box<Objects>),
+    /// A pod's interface is attached and waits for its policy.
+    Add(proto::AddRequest, oneshot::Sender<proto::Response>),
+    /// A pod goes.
+    Del(proto::DelRequest, oneshot::Sender<proto::Response>),
+    /// Would an ADD be served?
+    CniStatus(oneshot::Sender<proto::Response>),
+    /// How are things?
+    Status(oneshot::Sender<Status>),
+    /// Why is this so?
+    Explain(ExplainRequest, oneshot::Sender<Result<Explanation, ErrorBody>>),
+    /// SIGTERM: leave everything in place and end.
+    Stop,
+}
+
+/// A pod's interface on this node, as found by the plugin or in the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// The runtime's name for the sandbox.
+    pub container_id: String,
+    /// The interface inside the pod.
+    pub ifname: String,
+    /// The host's end.
+    pub host_ifname: String,
+    /// Index of the host's end.
+    pub ifindex: u32,
+    /// MAC address of the pod's end.
+    pub mac: [u8; 6],
+    /// The pod's addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub pod: String,
+    /// The pod's UID as the runtime gave it; may be empty.
+    pub uid: String,
+}
+
+impl From<proto::AddRequest> for Interface {
+    fn from(add: proto::AddRequest) -> Self {
+        let proto::AddRequest {
+            container_id,
+            ifname,
+            namespace,
+            pod,
+            uid,
+            ifindex,
+            host_ifname,
+            mac,
+            addresses,
+        } = add;
+        Self {
+            container_id,
+            ifname,
+            host_ifname,
+            ifindex,
+            mac,
+            addresses,
+            namespace,
+            pod,
+            uid,
+        }
+    }
+}

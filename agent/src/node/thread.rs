@@ -1,0 +1,457 @@
+//! The thread that owns the world: takes inputs, keeps the maps and attachments in step, answers questions.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::AtomicU64,
+        mpsc::{Receiver, RecvTimeoutError, TryRecvError},
+    },
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+use vethwall_cni::{code, proto};
+use vethwall_common::{config::Config, maps::EVENTS_LOST};
+use vethwall_datapath::{Choice, Clock, Error, Hook, Kernel, Maps, Pins, attach, grace, veth};
+use vethwall_policy::model::Endpoint;
+
+use super::{Input, Interface, control::Control, existing, flannel};
+use crate::{
+    api::{explain, status},
+    flows::{Flows, Names},
+};
+
+/// How often the kernel is compared with what is known, when nothing else happens.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long an ADD may wait for its pod's object and policy: a second less than the plugin waits.
+const ADD_PATIENCE: Duration = Duration::from_secs(6);
+
+/// Where things are on this node.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// The node's name.
+    pub node: String,
+    /// bpffs.
+    pub bpffs: PathBuf,
+    /// libcni's result cache.
+    pub cni_cache: PathBuf,
+    /// Name of the pods' bridge.
+    pub bridge: String,
+}
+
+/// An interface and what was done with it.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) interface: Interface,
+    /// `None` while its programs are not attached.
+    pub(super) hook: Option<Hook>,
+    pub(super) error: Option<String>,
+    pub(super) since: Option<Timestamp>,
+}
+
+struct Waiting {
+    ifindex: u32,
+    pod: String,
+    deadline: Instant,
+    reply: oneshot::Sender<proto::Response>,
+}
+
+/// The node's state, owned by one thread.
+pub struct Node {
+    pub(super) places: Places,
+    pub(super) control: Control<Kernel>,
+    pins: Pins,
+    names: Arc<RwLock<Names>>,
+    flows: Arc<Flows>,
+    pub(super) events_read: Arc<AtomicU64>,
+    events_lost: u64,
+    pub(super) interfaces: BTreeMap<u32, Known>,
+    /// Sandboxes whose DEL came while the cache still speaks of them.
+    leaving: BTreeSet<String>,
+    waiting: Vec<Waiting>,
+    pub(super) bridge: Option<(u32, Hook)>,
+    pub(super) bridge_error: Option<String>,
+    /// What could not be read, by what it is.
+    pub(super) unreadable: BTreeMap<&'static str, String>,
+    pub(super) ready: bool,
+}
+
+impl Node {
+    /// Loads or adopts everything that is in the kernel and tells the programs of this node.
+    pub fn new(
+        places: Places,
+        names: Arc<RwLock<Names>>,
+        flows: Arc<Flows>,
+        events_read: Arc<AtomicU64>,
+    ) -> Result<Self, Error> {
+        let mut kernel = Kernel::load_or_adopt(&places.bpffs)?;
+        let pins = kernel.pins().clone();
+        let config = timeouts(Clock::measure()?);
+        // The bridge's program is still there after a restart; whether it is, the first look at the bridge tells.
+        let flags = Config::EVENTS | (kernel.config()?.flags & Config::BRIDGE_ATTACHED);
+        kernel.set_config(&Config { flags, ..config })?;
+        info!(adopted = kernel.adopted(), pins = %pins.root().display(), "programs are loaded");
+        let control = Control::new(&places.node, kernel, grace)?;
+        Ok(Self {
+            places,
+            control,
+            pins,
+            names,
+            flows,
+            events_read,
+            events_lost: 0,
+            interfaces: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+            waiting: Vec::new(),
+            bridge: None,
+            bridge_error: None,
+            unreadable: BTreeMap::new(),
+            ready: false,
+        })
+    }
+
+    /// A reader of the programs' events.
+    pub fn events(&self) -> Result<vethwall_datapath::Events, Error> {
+        self.control.maps().events()
+    }
+
+    /// Takes inputs until [`Input::Stop`]. Everything stays in place afterwards.
+    pub fn run(mut self, inputs: &Receiver<Input>) {
+        let mut next_tick = Instant::now();
+        loop {
+            match inputs.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
+                Ok(input) => {
+                    let mut changed = match self.take(input) {
+                        Some(changed) => changed,
+                        None => return,
+                    };
+                    // What came together is compiled together.
+                    loop {
+                        match inputs.try_recv() {
+                            Ok(input) => match self.take(input) {
+                                Some(also) => changed |= also,
+                                None => return,
+                            },
+                            Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+                        }
+                    }
+                    if changed {
+                        self.sync();
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    self.tick();
+                    next_tick = Instant::now() + TICK;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.settle();
+        }
+    }
+
+    /// Whether the input changed the world; `None` to stop.
+    fn take(&mut self, input: Input) -> Option<bool> {
+        match input {
+            Input::Objects(objects) => {
+                for problem in &objects.problems {
+                    let status::ManifestProblem { file, line, column, message, .. } = problem;
+                    warn!("{file}:{line}:{column}: {message}");
+                }
+                self.control.set_objects(*objects);
+                if !self.ready {
+                    self.look();
+                }
+                Some(true)
+            }
+            Input::Add(request, reply) => Some(self.add(request, reply)),
+            Input::Del(request, reply) => {
+                let gone: Vec<u32> = self
+                    .interfaces
+                    .values()
+                    .map(|known| &known.interface)
+                    .filter(|i| i.container_id == request.container_id && i.ifname == request.ifname)
+                    .map(|i| i.ifindex)
+                    .collect();
+                self.leaving.insert(request.container_id);
+                gone.iter().for_each(|ifindex| self.forget(*ifindex));
+                answer(reply, proto::Response::done(self.control.revision()));
+                Some(!gone.is_empty())
+            }
+            Input::CniStatus(reply) => {
+                let response = if self.ready {
+                    proto::Response::done(self.control.revision())
+                } else {
+                    proto::Response::failed(code::UNAVAILABLE, self.not_ready())
+                };
+                answer(reply, response);
+                Some(false)
+            }
+            Input::Status(reply) => {
+                answer(reply, self.status());
+                Some(false)
+            }
+            Input::Explain(request, reply) => {
+                answer(reply, explain::answer(self.control.world(), &request));
+                Some(false)
+            }
+            Input::Stop => None,
+        }
+    }
+
+    fn add(&mut self, request: proto::AddRequest, reply: oneshot::Sender<proto::Response>) -> bool {
+        let interface = Interface::from(request);
+        self.leaving.remove(&interface.container_id);
+        self.waiting.push(Waiting {
+            ifindex: interface.ifindex,
+            pod: format!("{}/{}", interface.namespace, interface.pod),
+            deadline: Instant::now() + ADD_PATIENCE,
+            reply,
+        });
+        // The plugin attached the programs; attaching again finds out how, and is nothing where they are.
+        self.learn(interface, Some(Timestamp::now()));
+        true
+    }
+
+    fn learn(&mut self, interface: Interface, since: Option<Timestamp>) {
+        self.control.attach(Endpoint {
+            ifindex: interface.ifindex,
+            mac: interface.mac,
+            addresses: interface.addresses.clone(),
+            namespace: interface.namespace.clone(),
+            pod: interface.pod.clone(),
+            uid: interface.uid.clone(),
+        });
+        self.interfaces.insert(interface.ifindex, Known { interface, hook: None, error: None, since });
+    }
+
+    fn forget(&mut self, ifindex: u32) {
+        self.interfaces.remove(&ifindex);
+        self.control.detach(ifindex);
+    }
+
+    /// Makes maps and attachments follow the world.
+    fn sync(&mut self) {
+        let complete = self.control.sync();
+        for failure in self.control.failures() {
+            warn!("the kernel's maps do not follow yet: {failure}");
+        }
+        if !self.control.synced() {
+            return;
+        }
+        self.names
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .update(self.control.world(), &self.control.compiled().cookies);
+        self.attach_all();
+        if complete && !self.ready && self.interfaces.values().all(|known| known.hook.is_some()) {
+            self.ready = true;
+            info!(pods = self.interfaces.len(), revision = self.control.revision(), "policy is in force");
+        }
+    }
+
+    /// After the records are written, so that a pod that runs loses no packet that it may send.
+    fn attach_all(&mut self) {
+        for (ifindex, known) in &mut self.interfaces {
+            if known.hook.is_some() {
+                continue;
+            }
+            let name = &known.interface.host_ifname;
+            match attach::attach_endpoint(&self.pins, *ifindex, name, Choice::Best) {
+                Ok(hook) => {
+                    known.hook = Some(hook);
+                    known.error = None;
+                    let Interface { namespace, pod, .. } = &known.interface;
+                    info!(pod = %format_args!("{namespace}/{pod}"), interface = %name, %hook, "attached");
+                }
+                Err(error) => {
+                    let error = error.chain();
+                    if known.error.as_ref() != Some(&error) {
+                        warn!(interface = %name, "{error}");
+                    }
+                    known.error = Some(error);
+                }
+            }
+        }
+    }
+
+    /// Compares the kernel with what is known.
+    fn tick(&mut self) {
+        self.look();
+        self.sync();
+        self.tell_losses();
+        if self.control.synced()
+            && let Err(error) = attach::collect_garbage(&self.pins)
+        {
+            warn!("can not remove the pins of interfaces that are gone: {}", error.chain());
+        }
+    }
+
+    /// Readers of flows are told how many the ring buffer had no room for.
+    fn tell_losses(&mut self) {
+        let counters = self.control.maps().counters().unwrap_or_default();
+        let lost = counters.get(EVENTS_LOST as usize).copied().unwrap_or(self.events_lost);
+        if lost > self.events_lost {
+            self.flows.lost(lost - self.events_lost);
+            self.events_lost = lost;
+        }
+    }
+
+    fn look(&mut self) {
+        self.note("node addresses", flannel::own_addresses().map_err(|e| e.to_string()), |node, addresses| {
+            node.control.world_mut().set_node_addresses(addresses);
+        });
+        let networks = flannel::read_pod_networks(flannel::SUBNET_FILE.as_ref());
+        self.control.world_mut().set_pod_network(networks);
+        self.look_at_bridge();
+        let veth = |name: &str| veth::host_veth(name).map_err(|e| e.chain());
+        let found = existing::scan(&self.places.cni_cache, veth).map_err(|e| e.to_string());
+        self.note("CNI result cache", found, Self::compare);
+    }
+
+    /// Remembers what could not be read, and says it once.
+    fn note<T>(&mut self, what: &'static str, result: Result<T, String>, then: impl FnOnce(&mut Self, T)) {
+        match result {
+            Ok(value) => {
+                self.unreadable.remove(what);
+                then(self, value);
+            }
+            Err(error) => {
+                if self.unreadable.insert(what, error.clone()).as_ref() != Some(&error) {
+                    warn!("can not read the {what}: {error}");
+                }
+            }
+        }
+    }
+
+    /// Pods that came without our plugin, and pods that went without a DEL.
+    fn compare(&mut self, found: existing::Found) {
+        let cached: BTreeSet<&String> = found.interfaces.iter().map(|i| &i.container_id).collect();
+        self.leaving.retain(|container| cached.contains(container));
+        for interface in found.interfaces {
+            let known = self.interfaces.contains_key(&interface.ifindex);
+            if !known && !self.leaving.contains(&interface.container_id) {
+                self.learn(interface, None);
+            }
+        }
+        let unusable = found.unusable.iter().map(|(path, why)| format!("{}: {why}", path.display()));
+        match unusable.collect::<Vec<_>>() {
+            none if none.is_empty() => _ = self.unreadable.remove("cached CNI results"),
+            all => _ = self.unreadable.insert("cached CNI results", all.join("; ")),
+        }
+        let gone: Vec<u32> = self
+            .interfaces
+            .iter()
+            .filter(|(ifindex, known)| {
+                // A failed question is no proof that it is gone.
+                veth::host_veth(&known.interface.host_ifname).is_ok_and(|now| now != Some(**ifindex))
+            })
+            .map(|(ifindex, _)| *ifindex)
+            .collect();
+        for ifindex in gone {
+            info!(ifindex, "the pod's interface is gone");
+            self.forget(ifindex);
+        }
+    }
+
+    /// Egress to a Service is judged behind the bridge; while the bridge has no program, nothing is deferred to it.
+    fn look_at_bridge(&mut self) {
+        let name = self.places.bridge.clone();
+        let result = match veth::ifindex(&name) {
+            Ok(Some(ifindex)) if self.bridge.is_some_and(|(known, _)| known == ifindex) => return,
+            Ok(Some(ifindex)) => attach::attach_bridge(&self.pins, ifindex, &name, Choice::Best)
+                .map(|hook| Some((ifindex, hook))),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        self.bridge_error = result.as_ref().err().map(Error::chain);
+        let bridge = result.unwrap_or_default();
+        let flag = |config: &mut Config, on| {
+            config.flags &= !Config::BRIDGE_ATTACHED;
+            if on {
+                config.flags |= Config::BRIDGE_ATTACHED;
+            }
+        };
+        let written = self.control.maps().config().and_then(|mut config| {
+            flag(&mut config, bridge.is_some());
+            self.control.maps_mut().set_config(&config)
+        });
+        match written {
+            Ok(()) => {
+                if bridge != self.bridge {
+                    info!(bridge = %name, attached = bridge.is_some(), "second stage of egress");
+                }
+                self.bridge = bridge;
+            }
+            Err(error) => self.bridge_error = Some(error.chain()),
+        }
+    }
+
+    /// Answers the ADDs whose policy is in force, and those that waited long enough.
+    fn settle(&mut self) {
+        let now = Instant::now();
+        for waiting in std::mem::take(&mut self.waiting) {
+            let attached = self.interfaces.get(&waiting.ifindex).is_some_and(|known| known.hook.is_some());
+            if self.ready && attached && self.control.enforcing(waiting.ifindex) {
+                answer(waiting.reply, proto::Response::done(self.control.revision()));
+            } else if now >= waiting.deadline {
+                let why = self.why_waiting(&waiting);
+                warn!(pod = %waiting.pod, "ADD is refused: {why}");
+                answer(waiting.reply, proto::Response::failed(code::TRY_LATER, why));
+            } else {
+                self.waiting.push(waiting);
+            }
+        }
+    }
+
+    fn why_waiting(&self, waiting: &Waiting) -> String {
+        let pod = &waiting.pod;
+        let Some(known) = self.interfaces.get(&waiting.ifindex) else {
+            return format!("vethwall: the interface of pod {pod} is gone");
+        };
+        if !self.ready {
+            return format!("vethwall: pod {pod} waits: {}", self.not_ready());
+        }
+        if let Some(error) = &known.error {
+            return format!("vethwall: can not attach to the interface of pod {pod}: {error}");
+        }
+        let endpoint = self.control.world().endpoints().find(|e| e.ifindex == waiting.ifindex);
+        if endpoint.is_some_and(|endpoint| self.control.world().pod_of(endpoint).is_none()) {
+            return format!("vethwall: pod {pod} is not known to the node agent yet; its start is delayed until its policies are known");
+        }
+        format!("vethwall: the policy of pod {pod} could not be written to the kernel yet: {}", self.control.failures().join("; "))
+    }
+
+    pub(super) fn not_ready(&self) -> String {
+        if let Some(why) = &self.control.objects().incomplete
+            && !self.control.synced()
+        {
+            return format!("the node agent is not ready: {why}");
+        }
+        "the node agent is not ready: it has not taken over this node yet".to_owned()
+    }
+}
+
+/// Answers, unless nobody waits any more.
+fn answer<T>(reply: oneshot::Sender<T>, value: T) {
+    drop(reply.send(value));
+}
+
+/// Lifetimes of flows, as long as the kernel's own connection tracking has them at most (Documentation/networking/
+/// nf_conntrack-sysctl.rst), with kube-proxy's day for established TCP.
+fn timeouts(clock: Clock) -> Config {
+    let seconds = |seconds| clock.ticks(Duration::from_secs(seconds));
+    Config {
+        tcp_established: seconds(24 * 60 * 60),
+        tcp_unreplied: seconds(60),
+        tcp_closing: seconds(30),
+        udp_established: seconds(180),
+        udp_unreplied: seconds(30),
+        other: seconds(30),
+        ..Config::default()
+    }
+}

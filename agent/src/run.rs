@@ -1,0 +1,132 @@
+//! `vethwall agent`: puts the parts together.
+//!
+//! ```text
+//! thread "manifests"  directory ─► objects ─┐
+//! main (tokio)        sockets ──────────────┼─► thread "node" ─► kernel
+//!                     ring buffer ─► names ─┴─► flows
+//! ```
+
+use std::{
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread,
+};
+
+use anyhow::Context;
+use jiff::Timestamp;
+use nix::time::{ClockId, clock_gettime};
+use tokio::{
+    io::unix::AsyncFd,
+    signal::unix::{SignalKind, signal},
+};
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+use vethwall_cni::proto;
+use vethwall_datapath::Events;
+
+use crate::{
+    api,
+    cli::agent::AgentConfig,
+    flows::{EventClock, Flows, Names},
+    node::{
+        Input,
+        thread::{Node, Places},
+    },
+    sockets, source,
+};
+
+/// Runs the agent until SIGTERM or SIGINT. What it wrote to the kernel stays in force.
+pub fn run(config: AgentConfig) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&config.log_level)
+        .with_context(|| format!("{:?} is neither a log level nor a list of target=level", config.log_level))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(config.log_color)
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: AgentConfig) -> anyhow::Result<()> {
+    // The sockets first: two agents must not write the same maps.
+    let plugin = sockets::listen(&config.run_dir, proto::SOCKET)?;
+    let people = sockets::listen(&config.run_dir, api::SOCKET)?;
+
+    let names = Arc::new(RwLock::new(Names::default()));
+    let flows = Arc::new(Flows::default());
+    let read = Arc::new(AtomicU64::new(0));
+    let places = Places {
+        node: config.node.clone(),
+        bpffs: config.bpffs,
+        cni_cache: config.cni_cache,
+        bridge: config.bridge,
+    };
+    let node = Node::new(places, Arc::clone(&names), Arc::clone(&flows), Arc::clone(&read))
+        .map_err(|error| anyhow::anyhow!(error.chain()))?;
+    let events = node.events().map_err(|error| anyhow::anyhow!(error.chain()))?;
+
+    let (inputs, receiver) = mpsc::channel();
+    let owner = thread::Builder::new().name("node".to_owned()).spawn(move || node.run(&receiver))?;
+    source::spawn(config.manifests, inputs.clone())?;
+    tokio::spawn(sockets::serve_plugin(plugin, inputs.clone()));
+    tokio::spawn(sockets::serve_people(people, inputs.clone(), Arc::clone(&flows), config.node));
+    tokio::spawn(name_events(AsyncFd::register(events)?, names, flows, read));
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut watch = tokio::time::interval(std::time::Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = watch.tick() => {
+                // Without its owner the world stands still; a restart adopts what is in the kernel.
+                anyhow::ensure!(!owner.is_finished(), "the node's thread ended; see the log above");
+            }
+        }
+    }
+    info!("stopping; everything stays in force");
+    // The thread may have ended by itself; then there is nobody to tell.
+    drop(inputs.send(Input::Stop));
+    owner.join().map_err(|_| anyhow::anyhow!("the node's thread panicked"))
+}
+
+/// Ring buffer to named flows.
+async fn name_events(
+    events: AsyncFd<Events>,
+    names: Arc<RwLock<Names>>,
+    flows: Arc<Flows>,
+    read: Arc<AtomicU64>,
+) {
+    let mut events = events;
+    loop {
+        let mut ready = match events.readable_mut().await {
+            Ok(ready) => ready,
+            Err(error) => {
+                warn!("events can not be read any more: {error}");
+                return;
+            }
+        };
+        let clock = event_clock();
+        while let Some(event) = ready.get_inner_mut().next() {
+            read.fetch_add(1, Ordering::Relaxed);
+            let named = names
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .flow(&event, clock.at(event.time));
+            named.into_iter().for_each(|flow| flows.push(flow));
+        }
+        ready.clear_ready();
+    }
+}
+
+/// Both clocks now. The monotonic one can not fail; zero shows a wrong time rather than no event.
+fn event_clock() -> EventClock {
+    let monotonic = clock_gettime(ClockId::CLOCK_MONOTONIC).map(std::time::Duration::from);
+    let nanoseconds = monotonic.map(|t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX)).unwrap_or_default();
+    EventClock::new(Timestamp::now(), nanoseconds)
+}
