@@ -101,6 +101,9 @@ pub struct Side {
     pub verdict: Verdict,
     /// Why.
     pub reason: SideReason,
+    /// The rule that allows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_by: Option<AllowedBy>,
     /// The policies that isolate the pod in this direction, with their rules.
     pub policies: Vec<PolicyAnswer>,
 }
@@ -127,6 +130,17 @@ pub enum SideReason {
     UnknownPod,
 }
 
+/// Names a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AllowedBy {
+    /// The policy.
+    #[serde(flatten)]
+    pub policy: PolicyName,
+    /// The rule's place in it, from 1.
+    pub rule: usize,
+}
+
 /// A policy that isolates the pod, and what its rules say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -148,9 +162,23 @@ pub struct RuleAnswer {
     pub rule: usize,
     /// Whether it allows the connection.
     pub allows: bool,
-    /// The first thing that failed.
+    /// The first thing that failed: the peers, or else the ports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
+    /// Each entry of `from` or `to`; none where the rule means everybody.
+    pub peers: Vec<EntryAnswer>,
+    /// Each entry of `ports`; none where the rule means every port.
+    pub ports: Vec<EntryAnswer>,
+}
+
+/// What one entry of a list in a rule says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EntryAnswer {
+    /// Whether it matches.
+    pub matches: bool,
+    /// What it asks for, and why it does not match.
+    pub detail: String,
 }
 
 impl Explanation {
@@ -309,6 +337,10 @@ fn side(side: &policy::Side) -> Side {
             policy::SideReason::OwnNode => SideReason::OwnNode,
             policy::SideReason::UnknownPod => SideReason::UnknownPod,
         },
+        allowed_by: side.allowed_by.as_ref().map(|by| AllowedBy {
+            policy: PolicyName::from(&by.policy),
+            rule: by.rule + 1,
+        }),
         policies: side
             .policies
             .iter()
@@ -322,11 +354,21 @@ fn side(side: &policy::Side) -> Side {
                         rule: rule.rule + 1,
                         allows: rule.allows,
                         failed: rule.failed.clone(),
+                        peers: entries(&rule.peers),
+                        ports: entries(&rule.ports),
                     })
                     .collect(),
             })
             .collect(),
     }
+}
+
+fn entries(answers: &[policy::EntryAnswer]) -> Vec<EntryAnswer> {
+    let entry = |answer: &policy::EntryAnswer| EntryAnswer {
+        matches: answer.matches,
+        detail: answer.detail.clone(),
+    };
+    answers.iter().map(entry).collect()
 }
 
 /// What people trip over and the two sides do not say.

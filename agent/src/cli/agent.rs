@@ -1,0 +1,94 @@
+//! `vethwall agent`: what the agent is told on its command line.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Exit, Failure, Global, text::escape};
+
+/// What the agent needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentConfig {
+    /// The directory of manifests.
+    pub manifests: PathBuf,
+    /// This node's name.
+    pub node: String,
+    /// Where the sockets are made.
+    pub run_dir: PathBuf,
+    /// Where bpffs is mounted.
+    pub bpffs: PathBuf,
+    /// libcni's cache of results, where pods that already run are found.
+    pub cni_cache: PathBuf,
+    /// The pods' bridge.
+    pub bridge: String,
+    /// What is logged: a level, or directives of `tracing_subscriber::EnvFilter`.
+    pub log_level: String,
+    /// Whether the log on stderr has colours.
+    pub log_color: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The directory holds ordinary Kubernetes manifests (YAML or JSON): Namespaces, Pods with their
+status, Nodes and NetworkPolicies. It is watched; a file that can not be read leaves the last good
+version of its objects in force. When the agent stops, enforcement goes on: the programs and maps
+stay in the kernel.
+
+Examples:
+  vethwall agent --manifests /etc/vethwall/manifests
+  vethwall agent --manifests ./cluster --node node-a --run-dir /run/vethwall --log debug")]
+pub(crate) struct AgentArgs {
+    /// Directory of manifests to enforce.
+    #[arg(long, value_name = "DIR")]
+    manifests: PathBuf,
+    /// Name of this node [default: the host's name].
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// Where bpffs is mounted.
+    #[arg(long, value_name = "DIR", default_value = vethwall_common::maps::BPFFS)]
+    bpffs: PathBuf,
+    /// CNI results, to find running pods by.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/cni/results")]
+    cni_cache: PathBuf,
+    /// The bridge that flannel attaches pods to.
+    #[arg(long, value_name = "NAME", default_value = "cni0")]
+    bridge: String,
+    /// What to log on stderr: error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log: String,
+}
+
+impl AgentArgs {
+    pub(super) fn config(self, global: &Global, log_color: bool) -> Result<AgentConfig, Failure> {
+        let node = match self.node {
+            Some(node) => node,
+            None => host_name()?,
+        };
+        Ok(AgentConfig {
+            manifests: self.manifests,
+            node,
+            run_dir: global.run_dir.clone(),
+            bpffs: self.bpffs,
+            cni_cache: self.cni_cache,
+            bridge: self.bridge,
+            log_level: self.log,
+            log_color,
+        })
+    }
+}
+
+/// The kubelet names a node so, unless it is told otherwise.
+fn host_name() -> Result<String, Failure> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").map_err(|e| {
+        Failure::Agent(format!(
+            "can not read the host's name: {e}\nName the node with: vethwall agent --node NAME"
+        ))
+    })?;
+    Ok(name.trim().to_lowercase())
+}
+
+pub(crate) fn run(args: AgentArgs, global: &Global, log_color: bool) -> Result<Exit, Failure> {
+    let config = args.config(global, log_color)?;
+    crate::run::run(config).map_err(|e| Failure::Agent(escape(&format!("{e:#}")).into_owned()))?;
+    Ok(Exit::Yes)
+}

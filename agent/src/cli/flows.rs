@@ -1,0 +1,222 @@
+//! `vethwall flows`.
+
+use std::net::IpAddr;
+
+use clap::{Args, ValueEnum};
+use vethwall_common::verdict::Reason;
+
+use super::{
+    Exit, Failure, Global, Output, Streams, status,
+    text::{self, escape, faint, json_line, paint},
+};
+use crate::api::{
+    Client, Direction, End, EndKind, Flow, FlowFilter, FlowRequest, Request, Response, Verdict,
+};
+
+/// How many of the history a follower sees first.
+const BEFORE_FOLLOWING: usize = 10;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A line is the final verdict of a new connection or of a dropped packet, seen from the pod whose
+policy decided: a connection between two pods has one for the egress of the one and one for the
+ingress of the other. Equal verdicts in quick succession are one line with a count (×12). Times are
+UTC.
+
+Exit status: 0, also when nothing matches; 3 no agent answers.
+
+Examples:
+  vethwall flows --verdict denied --last 20             the last 20 denials
+  vethwall flows -f --pod shop/web                      what web sends and gets, as it happens
+  vethwall flows -f -n shop --verdict denied,audited -o json
+  vethwall flows --to-pod shop/db --direction ingress")]
+pub(crate) struct FlowsArgs {
+    /// Go on with what happens, until interrupted.
+    #[arg(short, long)]
+    follow: bool,
+    /// At most the last N [default: all that is kept; with -f 10].
+    #[arg(long, value_name = "N")]
+    last: Option<usize>,
+    /// Only these verdicts: allowed, denied, audited.
+    #[arg(
+        long,
+        value_enum,
+        hide_possible_values = true,
+        value_delimiter = ',',
+        value_name = "VERDICT,..."
+    )]
+    verdict: Vec<VerdictName>,
+    /// Only where either end is this pod or address.
+    #[arg(long, value_name = "[NS/]POD|IP")]
+    pod: Option<String>,
+    /// Only from this pod or address.
+    #[arg(long, value_name = "[NS/]POD|IP")]
+    from_pod: Option<String>,
+    /// Only to this pod or address.
+    #[arg(long, value_name = "[NS/]POD|IP")]
+    to_pod: Option<String>,
+    /// Only where either end is in this namespace.
+    #[arg(short, long, value_name = "NS")]
+    namespace: Option<String>,
+    /// Only where this side decided: ingress or egress.
+    #[arg(long, alias = "traffic-direction", value_enum, hide_possible_values = true)]
+    direction: Option<DirectionName>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum VerdictName {
+    Allowed,
+    #[value(alias = "dropped")]
+    Denied,
+    Audited,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DirectionName {
+    Ingress,
+    Egress,
+}
+
+impl FlowsArgs {
+    pub(super) fn request(self) -> FlowRequest {
+        FlowRequest {
+            follow: self.follow,
+            last: self.last.or(self.follow.then_some(BEFORE_FOLLOWING)),
+            filter: FlowFilter {
+                verdicts: self
+                    .verdict
+                    .iter()
+                    .map(|verdict| match verdict {
+                        VerdictName::Allowed => Verdict::Allowed,
+                        VerdictName::Denied => Verdict::Denied,
+                        VerdictName::Audited => Verdict::Audited,
+                    })
+                    .collect(),
+                namespace: self.namespace,
+                pod: self.pod,
+                from_pod: self.from_pod,
+                to_pod: self.to_pod,
+                direction: self.direction.map(|direction| match direction {
+                    DirectionName::Ingress => Direction::Ingress,
+                    DirectionName::Egress => Direction::Egress,
+                }),
+            },
+        }
+    }
+}
+
+pub(crate) fn run(args: FlowsArgs, global: &Global, streams: &mut Streams<'_>) -> Result<Exit, Failure> {
+    let request = args.request();
+    let follow = request.follow;
+    let mut shown = 0_u64;
+    for response in Client::ask(&global.run_dir, Request::Flows(request))? {
+        match response? {
+            Response::Flow(flow) => {
+                shown += 1;
+                let line = match global.output {
+                    Output::Json => json_line(&flow)?,
+                    Output::Table => render(&flow),
+                };
+                streams.out.write_all(line.as_bytes())?;
+                if follow {
+                    // Each line when it happens, also into a pipe.
+                    streams.out.flush()?;
+                }
+            }
+            Response::Lost(lost) => {
+                streams.out.flush()?;
+                let text = text::count(usize::try_from(lost.count).unwrap_or(usize::MAX), "flow", "flows");
+                writeln!(streams.err, "{text} lost: more happened than could be read")?;
+            }
+            other => return Err(status::unexpected(global, &other).into()),
+        }
+    }
+    if shown == 0 {
+        writeln!(streams.err, "No flow of this node's history matches.")?;
+    }
+    Ok(Exit::Yes)
+}
+
+/// One line.
+pub(super) fn render(flow: &Flow) -> String {
+    let count = match flow.count {
+        0 | 1 => String::new(),
+        n => format!("  ×{n}"),
+    };
+    let icmp = flow
+        .icmp
+        .map(|icmp| format!(" type {} code {}", icmp.kind, icmp.code))
+        .unwrap_or_default();
+    format!(
+        "{} {} {} -> {} {}{icmp}  {}  {}  {}{count}\n",
+        paint(flow.time.strftime("%b %d %H:%M:%S%.3f"), faint()),
+        paint(format!("[{}]", escape(&flow.node)), faint()),
+        end(&flow.source),
+        end(&flow.destination),
+        escape(&flow.protocol),
+        text::verdict(flow.verdict),
+        flow.direction.name(),
+        why(flow),
+    )
+}
+
+fn end(end: &End) -> String {
+    let port = end.port.map(|port| format!(":{port}")).unwrap_or_default();
+    let address = match end.address {
+        IpAddr::V6(address) if end.port.is_some() => format!("[{address}]"),
+        address => address.to_string(),
+    };
+    let or = |name: &Option<String>| escape(name.as_deref().unwrap_or("?")).into_owned();
+    match end.kind {
+        EndKind::Pod => format!("{}/{}{port}", or(&end.namespace), or(&end.pod)),
+        EndKind::Node => format!("{address}{port} (node {})", or(&end.node)),
+        EndKind::Masqueraded => format!("{address}{port} (behind node {})", or(&end.node)),
+        EndKind::UnknownPod => format!("{address}{port} (unknown pod)"),
+        EndKind::World => format!("{address}{port} (world)"),
+    }
+}
+
+/// The reason, and the policies behind it.
+fn why(flow: &Flow) -> String {
+    let policies = text::policies(&flow.policies);
+    let reason = Reason::ALL
+        .iter()
+        .find(|reason| reason.name() == flow.reason)
+        .copied();
+    let Some(reason) = reason else {
+        return escape(&flow.reason).into_owned();
+    };
+    if flow.verdict == Verdict::Audited && !policies.is_empty() {
+        return format!("would be denied by {policies}");
+    }
+    let plain = match reason {
+        Reason::NoRule if policies.is_empty() => "no rule matched",
+        Reason::NoRule => return format!("no rule matched (isolated by {policies})"),
+        Reason::Rule if policies.is_empty() => "by a rule",
+        Reason::Rule => {
+            let rule = flow.rule.map(|rule| format!(" rule {rule}")).unwrap_or_default();
+            return format!("by {policies}{rule}");
+        }
+        Reason::Unknown => "unknown",
+        Reason::NotIsolated => "no policy isolates the pod",
+        Reason::Established => "connection was allowed",
+        Reason::OwnNode => "from the pod's own node",
+        Reason::SelfTraffic => "from the pod to itself",
+        Reason::Pending => "the pod's policy is not in force yet",
+        Reason::Spoofed => "the source address is not the pod's",
+        Reason::NotIp => "neither IP nor ARP",
+        Reason::Malformed => "malformed header",
+        Reason::Fragment => "fragment without a first one",
+        Reason::Vlan => "VLAN tag",
+        Reason::WrongDestination => "not an address of the pod",
+        Reason::Related => "ICMP error about an allowed connection",
+        Reason::Neighbour => "ARP or neighbour discovery",
+        Reason::Deferred => "judged after address translation",
+        Reason::FlowTable => "the flow could not be stored",
+        Reason::Revoked if policies.is_empty() => "policy no longer allows this connection",
+        Reason::Revoked => {
+            return format!("policy no longer allows this connection (isolated by {policies})");
+        }
+    };
+    plain.to_owned()
+}

@@ -1,0 +1,273 @@
+//! `vethwall status`.
+
+use clap::Args;
+
+use super::{
+    Exit, Failure, Global, Output, Streams,
+    text::{self, bad, count, escape, faint, good, json_line, paint, strong, warn, wrap},
+};
+use crate::api::{
+    Client, ClientError, Request, Response, Status,
+    status::{AgentState, Endpoint, EndpointState, Isolation, ManifestProblem},
+};
+
+/// From here a map is nearly full.
+const NEARLY_FULL: u64 = 80;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Healthy: the agent is ready, every pod of this node is protected, and no manifest, policy or part of
+the node has a problem.
+
+Exit status: 0 healthy, 1 not, 3 no agent answers.
+
+Examples:
+  vethwall status
+  vethwall status -o json | jq '.endpoints[] | select(.state != \"enforcing\")'")]
+pub(crate) struct StatusArgs {}
+
+pub(crate) fn run(_: &StatusArgs, global: &Global, streams: &mut Streams<'_>) -> Result<Exit, Failure> {
+    let status = match Client::ask_one(&global.run_dir, Request::Status)? {
+        Response::Status(status) => status,
+        other => return Err(unexpected(global, &other).into()),
+    };
+    let text = match global.output {
+        Output::Json => json_line(&status)?,
+        Output::Table => render(&status),
+    };
+    streams.out.write_all(text.as_bytes())?;
+    Ok(if status.healthy() { Exit::Yes } else { Exit::No })
+}
+
+/// An answer to another question.
+pub(super) fn unexpected(global: &Global, response: &Response) -> ClientError {
+    ClientError::Broken {
+        path: global.run_dir.join(crate::api::SOCKET),
+        what: format!(
+            "answered something else: {}",
+            serde_json::to_string(response).unwrap_or_default()
+        ),
+    }
+}
+
+pub(super) fn render(status: &Status) -> String {
+    let mut out = headline(status);
+    out.push('\n');
+    facts(status, &mut out);
+    endpoints(status, &mut out);
+    policies(status, &mut out);
+    problems(status, &mut out);
+    out
+}
+
+fn headline(status: &Status) -> String {
+    let (word, style) = match (status.ready, status.state, status.healthy()) {
+        (_, _, true) => ("healthy", good()),
+        (false, _, _) | (_, AgentState::Starting, _) => ("STARTING", warn()),
+        (true, AgentState::Degraded, _) => ("DEGRADED", bad()),
+        (true, AgentState::Enforcing, false) => ("PROBLEMS", bad()),
+    };
+    let protected = format!("{}/{}", status.protected(), status.endpoints.len());
+    let all = status.protected() == status.endpoints.len();
+    format!(
+        "vethwall v{} · {} · {} · pods protected {}\n",
+        escape(&status.version),
+        escape(&status.node),
+        paint(word, style),
+        paint(protected, if all { good() } else { bad() }),
+    )
+}
+
+/// What the node and the agent are like, a line each.
+fn facts(status: &Status, out: &mut String) {
+    let mut fact = |name: &str, text: String| {
+        out.push_str(&format!("{}  {text}\n", paint(format!("{name:<9}"), strong())));
+    };
+    let manifests = &status.manifests;
+    fact(
+        "Manifests",
+        format!(
+            "{}: {}, {}, revision {}",
+            escape(&manifests.directory),
+            count(manifests.files, "file", "files"),
+            match manifests.problems.len() {
+                0 => "no problems".to_owned(),
+                n => paint(count(n, "problem", "problems"), bad()),
+            },
+            status.revision
+        ),
+    );
+    let hook = status.hook.map_or("no program attached yet", |hook| hook.name());
+    let bridge = if status.bridge.attached {
+        "attached"
+    } else {
+        "not attached"
+    };
+    fact(
+        "Kernel",
+        format!(
+            "{hook}, bridge {} {bridge}, map layout v{}, bridge-nf-call-iptables {}",
+            escape(&status.bridge.name),
+            status.abi,
+            match status.bridge_nf_call_iptables {
+                Some(true) => "1",
+                Some(false) => "0",
+                None => "absent",
+            },
+        ),
+    );
+    if let Some((fullest, percent)) = status
+        .maps
+        .iter()
+        .map(|map| (map, map.entries * 100 / map.capacity.max(1)))
+        .max_by_key(|(_, percent)| *percent)
+    {
+        let style = if percent >= NEARLY_FULL { warn() } else { faint() };
+        let text = format!(
+            "fullest {}: {} of {} ({percent} %)",
+            escape(&fullest.name),
+            fullest.entries,
+            fullest.capacity
+        );
+        fact("Maps", paint(text, style));
+    }
+    let events = &status.events;
+    fact("Events", format!("{} read, {} lost", events.read, events.lost));
+}
+
+fn endpoints(status: &Status, out: &mut String) {
+    if status.endpoints.is_empty() {
+        out.push_str("\nNo pods on this node.\n");
+        return;
+    }
+    let rows = status.endpoints.iter().map(|endpoint| {
+        let addresses: Vec<_> = endpoint.addresses.iter().map(ToString::to_string).collect();
+        vec![
+            escape(&format!("{}/{}", endpoint.namespace, endpoint.pod)).into_owned(),
+            escape(&endpoint.interface).into_owned(),
+            addresses.join(" "),
+            state(endpoint),
+            isolation(endpoint, &endpoint.ingress),
+            isolation(endpoint, &endpoint.egress),
+        ]
+    });
+    let table = text::table(
+        &["POD", "INTERFACE", "ADDRESS", "STATE", "INGRESS", "EGRESS"],
+        rows,
+    );
+    push_table(&table, out);
+}
+
+/// What needs a look is in capitals: colours are lost in pipes.
+fn state(endpoint: &Endpoint) -> String {
+    match endpoint.state {
+        EndpointState::Enforcing => endpoint.state.name().to_owned(),
+        EndpointState::Pending | EndpointState::Unprotected => endpoint.state.name().to_uppercase(),
+    }
+}
+
+fn isolation(endpoint: &Endpoint, isolation: &Isolation) -> String {
+    let policies = isolation.policies.len();
+    match (endpoint.state, isolation.isolated, policies) {
+        (EndpointState::Pending, _, _) => "closed".to_owned(),
+        (EndpointState::Unprotected, _, _) => "open".to_owned(),
+        (EndpointState::Enforcing, true, n) => {
+            format!("isolated ({})", count(n, "policy", "policies"))
+        }
+        (EndpointState::Enforcing, false, 0) => "open".to_owned(),
+        (EndpointState::Enforcing, false, n) => {
+            format!("open ({n} audited)")
+        }
+    }
+}
+
+fn policies(status: &Status, out: &mut String) {
+    if status.policies.is_empty() {
+        out.push_str("\nNo policies: everything is allowed.\n");
+        return;
+    }
+    let rows = status.policies.iter().map(|policy| {
+        let problems = match policy.problems.len() {
+            0 => String::new(),
+            n => count(n, "PROBLEM", "PROBLEMS"),
+        };
+        vec![
+            escape(&format!("{}/{}", policy.namespace, policy.name)).into_owned(),
+            policy.mode.name().to_owned(),
+            policy.selects.to_string(),
+            problems,
+        ]
+    });
+    push_table(&text::table(&["POLICY", "MODE", "PODS HERE", ""], rows), out);
+}
+
+/// A table after an empty line, its header in bold.
+fn push_table(table: &str, out: &mut String) {
+    let (header, rows) = table.split_once('\n').unwrap_or((table, ""));
+    out.push_str(&format!("\n{}\n{rows}", paint(header, strong())));
+}
+
+fn problems(status: &Status, out: &mut String) {
+    let mut list = String::new();
+    let mut number = 0;
+    for problem in &status.problems {
+        number += 1;
+        let first = format!("  {}  ", escape(&problem.code));
+        let indent = first.chars().count();
+        list.push_str(&wrap(&escape(&problem.message), &first, indent));
+        if let Some(hint) = &problem.hint {
+            let hint = escape(hint);
+            list.push_str(&wrap(&hint, &" ".repeat(indent), indent));
+        }
+    }
+    for problem in &status.manifests.problems {
+        number += 1;
+        let code = problem.code.as_deref().unwrap_or("MANIFEST");
+        let first = format!("  {}  {}  ", escape(code), place(problem));
+        list.push_str(&wrap(&escape(&problem.message), &first, 4));
+    }
+    for policy in &status.policies {
+        for problem in &policy.problems {
+            number += 1;
+            let first = format!(
+                "  POLICY  {}/{}  ",
+                escape(&policy.namespace),
+                escape(&policy.name)
+            );
+            list.push_str(&wrap(&escape(problem), &first, 4));
+        }
+    }
+    for endpoint in &status.endpoints {
+        let what = match endpoint.state {
+            EndpointState::Enforcing => continue,
+            EndpointState::Pending => {
+                "waits: its Pod object is not known yet, or its policy is not in the kernel. Until then nothing \
+                 reaches it and nothing leaves it."
+            }
+            EndpointState::Unprotected => "has no program at its interface: nothing is enforced for it.",
+        };
+        number += 1;
+        let first = format!(
+            "  POD  {}/{}  ",
+            escape(&endpoint.namespace),
+            escape(&endpoint.pod)
+        );
+        list.push_str(&wrap(what, &first, 4));
+    }
+    if number > 0 {
+        out.push_str(&format!(
+            "\n{}\n{list}",
+            paint(format!("Problems ({number})"), bad())
+        ));
+    }
+}
+
+/// `file:line:column`, as far as it is known.
+fn place(problem: &ManifestProblem) -> String {
+    let file = escape(&problem.file);
+    match (problem.line, problem.column) {
+        (0, _) => file.into_owned(),
+        (line, 0) => format!("{file}:{line}"),
+        (line, column) => format!("{file}:{line}:{column}"),
+    }
+}
