@@ -96,8 +96,11 @@ pub fn compile_within(world: &World, numbers: &mut Numbers, limits: &Limits) -> 
     let mut live = BTreeMap::from([(Identity::WORLD, Signature::default())]);
     place_addresses(world, &terms, numbers, limits, &mut live, &mut compiled);
     for (identity, signature) in &live {
-        let names = signature.terms().filter_map(|id| numbers.term(id).map(ToString::to_string));
-        compiled.identities.insert(*identity, names.collect());
+        let names = signature
+            .terms()
+            .filter_map(|id| numbers.term(id).map(ToString::to_string));
+        let names: BTreeSet<String> = names.collect();
+        compiled.identities.insert(*identity, names.into_iter().collect());
     }
 
     let meanings: BTreeSet<&SlotMeaning> = subjects.iter().flat_map(|(_, slots)| slots).collect();
@@ -131,7 +134,9 @@ fn resolve<'w>(world: &'w World, numbers: &mut Numbers, blockless: &BTreeSet<Pol
     let mut subjects = Vec::new();
     for endpoint in world.endpoints() {
         // Without its object nobody knows what isolates the pod: it stays pending.
-        let Some(pod) = world.pod_of(endpoint) else { continue };
+        let Some(pod) = world.pod_of(endpoint) else {
+            continue;
+        };
         let slots = Direction::ALL.map(|direction| SlotMeaning::of(world, pod, direction, &mut context));
         subjects.push((endpoint, slots));
     }
@@ -156,19 +161,30 @@ fn place_addresses(
     if owners.len() > limits.addresses {
         // This node's own first: without them its pods can not be told from others. An address that is left out is
         // judged by its prefix, which never allows more.
-        owners.sort_by_key(|(address, owner)| (owner.ifindex == 0, owner.flags & AddressEntry::POD != 0, *address));
-        compiled.problems.push(limits::too_many_addresses(owners.len(), limits.addresses));
+        owners.sort_by_key(|(address, owner)| {
+            (owner.ifindex == 0, owner.flags & AddressEntry::POD != 0, *address)
+        });
+        compiled
+            .problems
+            .push(limits::too_many_addresses(owners.len(), limits.addresses));
         owners.truncate(limits.addresses);
     }
     for (address, owner) in owners {
         let identity = numbers.identity(&owner.signature);
-        let entry = AddressEntry { identity, flags: owner.flags, ifindex: owner.ifindex };
+        let entry = AddressEntry {
+            identity,
+            flags: owner.flags,
+            ifindex: owner.ifindex,
+        };
         compiled.state.addresses.insert(Addr::from(address), entry);
         live.entry(identity).or_insert(owner.signature);
     }
     for (prefix, (signature, flags)) in owners::prefixes(world, terms) {
         let identity = numbers.identity(&signature);
-        compiled.state.prefixes.insert(prefix, PrefixEntry { identity, flags });
+        compiled
+            .state
+            .prefixes
+            .insert(prefix, PrefixEntry { identity, flags });
         live.entry(identity).or_insert(signature);
     }
 }

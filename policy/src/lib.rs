@@ -27,9 +27,14 @@ pub mod plan;
 pub mod reader;
 mod resolve;
 pub mod selector;
+mod sentences;
 mod slots;
 pub mod state;
 mod terms;
+#[cfg(test)]
+mod test_compile;
+#[cfg(test)]
+mod test_judge;
 #[cfg(test)]
 mod test_random;
 #[cfg(test)]

@@ -46,11 +46,16 @@ pub(crate) fn too_many_prefixes(
     problems: &mut Vec<Problem>,
 ) -> BTreeSet<PolicyRef> {
     let slots = subjects.iter().flat_map(|(_, slots)| slots);
-    let used: BTreeSet<&PolicyRef> =
-        slots.flat_map(|slot| &slot.policies).map(|policy| &policy.policy).collect();
+    let used: BTreeSet<&PolicyRef> = slots
+        .flat_map(|slot| &slot.policies)
+        .map(|policy| &policy.policy)
+        .collect();
     let mut by_policy: BTreeMap<PolicyRef, BTreeSet<IpNet>> = BTreeMap::new();
     for policy in world.policies() {
-        let name = PolicyRef { namespace: policy.namespace.clone(), name: policy.name.clone() };
+        let name = PolicyRef {
+            namespace: policy.namespace.clone(),
+            name: policy.name.clone(),
+        };
         if used.contains(&name) {
             by_policy.insert(name, prefixes(policy));
         }
@@ -66,7 +71,10 @@ pub(crate) fn too_many_prefixes(
             let message = format!(
                 "the ipBlocks of {policy} match nothing: policies on this node name more than {limit} prefixes"
             );
-            problems.push(Problem { code: "POL002", message });
+            problems.push(Problem {
+                code: "POL002",
+                message,
+            });
             blockless.insert(policy);
         }
     }
@@ -90,7 +98,10 @@ pub(crate) fn too_many_addresses(wanted: usize, limit: usize) -> Problem {
     let message = format!(
         "{wanted} addresses match selectors of policies on this node, {limit} fit: selectors do not match the others"
     );
-    Problem { code: "POL003", message }
+    Problem {
+        code: "POL003",
+        message,
+    }
 }
 
 pub(crate) fn too_many_entries(meaning: &SlotMeaning) -> Problem {
@@ -99,7 +110,10 @@ pub(crate) fn too_many_entries(meaning: &SlotMeaning) -> Problem {
         meaning.direction.name(),
         names(meaning)
     );
-    Problem { code: "POL001", message }
+    Problem {
+        code: "POL001",
+        message,
+    }
 }
 
 pub(crate) fn no_slot(meaning: &SlotMeaning) -> Problem {
@@ -108,16 +122,30 @@ pub(crate) fn no_slot(meaning: &SlotMeaning) -> Problem {
         meaning.direction.name(),
         names(meaning)
     );
-    Problem { code: "POL004", message }
+    Problem {
+        code: "POL004",
+        message,
+    }
 }
 
 pub(crate) fn no_index(endpoint: &Endpoint) -> Problem {
     let (namespace, pod) = (&endpoint.namespace, &endpoint.pod);
     let message = format!("{namespace}/{pod} stays closed: this node has no endpoint number left");
-    Problem { code: "POL005", message }
+    Problem {
+        code: "POL005",
+        message,
+    }
 }
 
 fn names(meaning: &SlotMeaning) -> String {
-    let names: Vec<_> = meaning.policies.iter().map(|policy| policy.policy.to_string()).collect();
-    if names.is_empty() { "no policies".to_owned() } else { names.join(", ") }
+    let names: Vec<_> = meaning
+        .policies
+        .iter()
+        .map(|policy| policy.policy.to_string())
+        .collect();
+    if names.is_empty() {
+        "no policies".to_owned()
+    } else {
+        names.join(", ")
+    }
 }

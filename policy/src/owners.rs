@@ -127,6 +127,19 @@ pub(crate) fn is_peer(pod: &Pod) -> bool {
     !pod.host_network && !pod.finished
 }
 
+/// The pod at an address that no node has: a local interface's, or else the first that lists it.
+pub(crate) fn pod_at(world: &World, address: IpAddr) -> Option<&Pod> {
+    let has = |addresses: &[IpAddr]| addresses.iter().any(|a| a.to_canonical() == address);
+    let newest = world
+        .endpoints()
+        .filter(|endpoint| has(&endpoint.addresses))
+        .last();
+    match newest {
+        Some(endpoint) => world.pod_of(endpoint),
+        None => world.pods().find(|pod| is_peer(pod) && has(&pod.addresses)),
+    }
+}
+
 /// The prefixes that need an entry, with their signature and [`PrefixEntry`] flags: those that policies name and the
 /// pods' networks.
 pub(crate) fn prefixes(world: &World, terms: &Terms) -> BTreeMap<Prefix, (Signature, u32)> {

@@ -43,15 +43,10 @@ pub fn identity(state: &State, address: IpAddr) -> Identity {
 
 /// The identity of an address by prefix alone, as for a packet that this node masqueraded.
 pub fn prefix_identity(state: &State, address: Addr) -> Identity {
-    (0..=128)
-        .rev()
-        .find_map(|length| {
-            state.prefixes.get(&Prefix {
-                length,
-                addr: truncate(address, length),
-            })
-        })
-        .map_or(Identity::WORLD, |entry| entry.identity)
+    // A prefix orders by its length first.
+    let mut longest_first = state.prefixes.iter().rev();
+    let found = longest_first.find(|(prefix, _)| truncate(address, prefix.length) == prefix.addr);
+    found.map_or(Identity::WORLD, |(_, entry)| entry.identity)
 }
 
 /// The first bits of an address.

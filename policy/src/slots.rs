@@ -31,7 +31,11 @@ impl Draft {
     fn new(meaning: &SlotMeaning, live: &BTreeMap<Identity, Signature>) -> Self {
         // Nobody matches less than nothing, and rules only ever allow: what an unknown peer gets, all get.
         let default = answer(meaning, &Signature::default()).base;
-        let mut draft = Self { default, answers: Vec::new(), sets: BTreeSet::new() };
+        let mut draft = Self {
+            default,
+            answers: Vec::new(),
+            sets: BTreeSet::new(),
+        };
         for (identity, signature) in live {
             let answer = answer(meaning, signature);
             if answer.ranges.is_empty() && answer.base.allow == default.allow {
@@ -56,7 +60,9 @@ pub(crate) fn write<'m>(
     limits: &Limits,
     compiled: &mut Compiled,
 ) -> BTreeMap<&'m SlotMeaning, u32> {
-    let drafts = meanings.into_iter().map(|meaning| (meaning, Draft::new(meaning, live)));
+    let drafts = meanings
+        .into_iter()
+        .map(|meaning| (meaning, Draft::new(meaning, live)));
     let mut drafts: Vec<(&SlotMeaning, Draft)> = drafts.collect();
     drafts.sort_by_key(|(_, draft)| draft.answers.len() + draft.sets.iter().map(Pages::len).sum::<usize>());
 
@@ -70,12 +76,19 @@ pub(crate) fn write<'m>(
         let slot = if fits {
             verdicts += draft.answers.len();
             sets = with;
-            numbers.slot(meaning).inspect(|slot| write_one(*slot, meaning, draft, numbers, compiled))
+            numbers
+                .slot(meaning)
+                .inspect(|slot| write_one(*slot, meaning, draft, numbers, compiled))
         } else {
             compiled.problems.push(limits::too_many_entries(meaning));
-            let closed = SlotMeaning { degraded: true, ..meaning.clone() };
+            let closed = SlotMeaning {
+                degraded: true,
+                ..meaning.clone()
+            };
             let draft = Draft::new(&closed, &BTreeMap::new());
-            numbers.slot(&closed).inspect(|slot| write_one(*slot, &closed, draft, numbers, compiled))
+            numbers
+                .slot(&closed)
+                .inspect(|slot| write_one(*slot, &closed, draft, numbers, compiled))
         };
         match slot {
             Some(slot) => _ = slots.insert(meaning, slot),
@@ -90,27 +103,48 @@ fn write_one(slot: u32, meaning: &SlotMeaning, draft: Draft, numbers: &mut Numbe
     let mut known: BTreeMap<Origin, Cookie> = BTreeMap::new();
     let Compiled { state, cookies, .. } = compiled;
     let mut cookie = |bits: Bits, numbers: &mut Numbers| {
-        *known.entry(bits.origin).or_insert_with(|| match attribution(meaning, bits.origin, direction) {
-            None => Cookie(0),
-            Some(attribution) => {
-                let cookie = numbers.cookie(&attribution);
-                cookies.0.insert(cookie, attribution);
-                cookie
-            }
-        })
+        *known
+            .entry(bits.origin)
+            .or_insert_with(|| match attribution(meaning, bits.origin, direction) {
+                None => Cookie(0),
+                Some(attribution) => {
+                    let cookie = numbers.cookie(&attribution);
+                    cookies.0.insert(cookie, attribution);
+                    cookie
+                }
+            })
     };
-    let flags = if meaning.policies.is_empty() { SlotRecord::OPEN } else { 0 };
+    let flags = if meaning.policies.is_empty() {
+        SlotRecord::OPEN
+    } else {
+        0
+    };
     let default = cookie(draft.default, numbers);
-    let record = SlotRecord { allow: draft.default.allow, flags, reserved: 0, cookie: default };
+    let record = SlotRecord {
+        allow: draft.default.allow,
+        flags,
+        reserved: 0,
+        cookie: default,
+    };
     state.slots.insert(slot, record);
     for (identity, answer) in draft.answers {
         let Encoded { mut entry, pages } = encode(&answer, |bits| cookie(bits, numbers));
         if !pages.is_empty() {
             // Without a number for the set nothing is said of the identity: the default, which allows least.
-            let Some(set) = numbers.port_set(&pages) else { continue };
+            let Some(set) = numbers.port_set(&pages) else {
+                continue;
+            };
             entry.port_set = set;
             for ((protocol, page), content) in pages {
-                state.ports.insert(PortsKey { set, protocol, page, reserved: 0 }, content);
+                state.ports.insert(
+                    PortsKey {
+                        set,
+                        protocol,
+                        page,
+                        reserved: 0,
+                    },
+                    content,
+                );
             }
         }
         state.verdicts.insert(VerdictKey { slot, identity }, entry);
@@ -120,10 +154,18 @@ fn write_one(slot: u32, meaning: &SlotMeaning, draft: Draft, numbers: &mut Numbe
 /// What an answer stems from, in words that outlive the slot; nothing where nothing isolates.
 fn attribution(meaning: &SlotMeaning, origin: Origin, direction: Direction) -> Option<Attribution> {
     let attribution = match origin {
-        Origin::Default => Attribution { policies: meaning.isolators(), rule: None, direction },
+        Origin::Default => Attribution {
+            policies: meaning.isolators(),
+            rule: None,
+            direction,
+        },
         Origin::Rule(p, r) => {
             let policy = meaning.policies.get(p)?.policy.clone();
-            Attribution { policies: vec![policy], rule: Some(r), direction }
+            Attribution {
+                policies: vec![policy],
+                rule: Some(r),
+                direction,
+            }
         }
     };
     (!attribution.policies.is_empty()).then_some(attribution)

@@ -183,6 +183,15 @@ impl Terms {
 
     /// What one of these namespace's pods matches at an address of its own (SEMANTICS 20: any of its addresses).
     pub(crate) fn of_pod(&self, local: &Local<'_>, pod: &Pod, address: IpAddr) -> PodTerms {
+        self.of_pod_at(local, pod, &self.around(address).collect())
+    }
+
+    /// Signature of a pod that has no address yet.
+    pub(crate) fn signature_of_pod(&self, local: &Local<'_>, pod: &Pod) -> Signature {
+        Signature::from_set(self.of_pod_at(local, pod, &BTreeSet::new()))
+    }
+
+    fn of_pod_at(&self, local: &Local<'_>, pod: &Pod, around: &BTreeSet<TermId>) -> PodTerms {
         let matching = local
             .0
             .iter()
@@ -191,7 +200,7 @@ impl Terms {
         for term in &self.ports {
             let reached = match term.peer {
                 None => true,
-                Some(peer) => found.contains(&(peer, 0)) || self.around(address).any(|id| id == peer),
+                Some(peer) => found.contains(&(peer, 0)) || around.contains(&peer),
             };
             if reached {
                 found.extend(named_ports(pod, term.protocol, &term.name).map(|number| (term.id, number)));

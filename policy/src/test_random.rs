@@ -2,12 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use proptest::{collection::vec, option, prelude::*, sample::select};
+use proptest::{
+    collection::vec,
+    option,
+    prelude::*,
+    sample::{Index, select},
+};
 
 use crate::{
     model::{
-        ContainerPort, Endpoint, Labels, Mode, NetworkPolicy, Object, Operator, Peer, Peers, Pod, PortMatch,
-        Ports, Requirement, Rule, Selector,
+        ContainerPort, Endpoint, Kind, Labels, Mode, NetworkPolicy, Object, ObjectKey, Operator, Peer, Peers,
+        Pod, PortMatch, Ports, Requirement, Rule, Selector,
     },
     test_world::{ICMP, TCP, UDP, ip, namespace, node},
     world::World,
@@ -85,7 +90,7 @@ fn peer() -> impl Strategy<Value = Peer> {
 
 fn port() -> impl Strategy<Value = PortMatch> {
     let protocol = || select(vec![TCP, UDP]);
-    let bound = || select(vec![0, 53, 80, 81, 443, 5000, u16::MAX]);
+    let bound = || select(vec![0, 53, 80, 81, 443, 600, 1500, 5000, 5002, u16::MAX]);
     prop_oneof![
         1 => protocol().prop_map(PortMatch::Protocol),
         4 => (protocol(), bound()).prop_map(|(protocol, n)| PortMatch::Range { protocol, first: n, last: n }),
@@ -101,73 +106,56 @@ fn rule() -> impl Strategy<Value = Rule> {
     let ports = prop_oneof![
         2 => Just(Ports::All),
         4 => vec(port(), 1..=3).prop_map(Ports::Some),
-        1 => vec(port(), 5..=8).prop_map(Ports::Some),
+        3 => vec(port(), 7..=11).prop_map(Ports::Some),
     ];
     (peers, ports).prop_map(|(peers, ports)| Rule { peers, ports })
 }
 
 fn policy() -> impl Strategy<Value = NetworkPolicy> {
-    let rules = || option::weighted(0.7, vec(rule(), 0..=2));
+    let rules = || option::weighted(0.75, vec(rule(), 0..=3));
     let mode = prop_oneof![4 => Just(Mode::Enforce), 1 => Just(Mode::Audit)];
-    (
-        text(&NAMESPACES[..2]),
-        text(&["p", "q", "r"]),
-        selector(),
-        rules(),
-        rules(),
-        mode,
+    let pods = prop_oneof![1 => Just(Selector::everything()), 1 => selector()];
+    let names = (text(&NAMESPACES[..2]), text(&["p", "q", "r"]));
+    (names, pods, rules(), rules(), mode).prop_map(
+        |((namespace, name), pod_selector, ingress, egress, mode)| NetworkPolicy {
+            namespace,
+            name,
+            pod_selector,
+            ingress,
+            egress,
+            mode,
+        },
     )
-        .prop_map(
-            |(namespace, name, pod_selector, ingress, egress, mode)| NetworkPolicy {
-                namespace,
-                name,
-                pod_selector,
-                ingress,
-                egress,
-                mode,
-            },
-        )
 }
 
 fn pod() -> impl Strategy<Value = Pod> {
-    let ports = vec(
-        (
-            text(&["http", "alt"]),
-            select(vec![TCP, UDP]),
-            select(vec![80, 81, 5000]),
-        ),
-        0..=2,
+    let port = (
+        text(&["http", "alt"]),
+        select(vec![TCP, UDP]),
+        select(vec![80, 81, 5000]),
     );
+    let port = port.prop_map(|(name, protocol, port)| ContainerPort {
+        name: Some(name),
+        protocol,
+        port,
+    });
     let flag = || prop::bool::weighted(0.07);
     let addresses = proptest::sample::subsequence(PODS.to_vec(), 1..=2);
-    (
-        text(&NAMESPACES),
-        text(&["k", "l", "m"]),
-        labels(),
-        addresses,
-        (flag(), flag()),
-        ports,
+    let namespace = select(vec!["x", "x", "x", "y", "y", "z"]).prop_map(str::to_owned);
+    let names = (namespace, text(&["k", "l", "m"]));
+    (names, labels(), addresses, flag(), flag(), vec(port, 0..=2)).prop_map(
+        |((namespace, name), labels, addresses, host_network, finished, ports)| Pod {
+            namespace,
+            name,
+            uid: String::new(),
+            labels,
+            node: None,
+            addresses: addresses.into_iter().map(ip).collect(),
+            host_network,
+            finished,
+            ports,
+        },
     )
-        .prop_map(
-            |(namespace, name, labels, addresses, (host_network, finished), ports)| Pod {
-                namespace,
-                name,
-                uid: String::new(),
-                labels,
-                node: None,
-                addresses: addresses.into_iter().map(ip).collect(),
-                host_network,
-                finished,
-                ports: ports
-                    .into_iter()
-                    .map(|(name, protocol, port)| ContainerPort {
-                        name: Some(name),
-                        protocol,
-                        port,
-                    })
-                    .collect(),
-            },
-        )
 }
 
 /// What makes a world.
@@ -193,49 +181,55 @@ impl Parts {
 }
 
 pub(crate) fn parts() -> impl Strategy<Value = Parts> {
+    // Mostly of pods that are there; now and then of one that is not.
     let local = vec(
-        (text(&NAMESPACES[..2]), text(&["k", "l", "m"]), select(&PODS[..3])),
-        0..=3,
+        (any::<Index>(), prop::bool::weighted(0.08), select(&PODS[..3])),
+        1..=3,
     );
     let namespaces = vec((text(&NAMESPACES), labels()), 0..=3);
-    (
+    let objects = (
         namespaces,
-        vec(pod(), 0..=7),
-        vec(policy(), 0..=4),
-        local,
+        vec(pod(), 1..=8),
+        vec(policy(), 1..=5),
         prop::bool::ANY,
-    )
-        .prop_map(|(namespaces, pods, policies, local, nodes)| {
-            let mut objects: Vec<Object> = Vec::new();
-            for (name, labels) in namespaces {
-                let pairs: Vec<_> = labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-                objects.push(namespace(&name, &pairs));
+    );
+    (objects, local).prop_map(|((namespaces, pods, policies, nodes), local)| {
+        let mut objects: Vec<Object> = Vec::new();
+        for (name, labels) in namespaces {
+            let pairs: Vec<_> = labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+            objects.push(namespace(&name, &pairs));
+        }
+        if nodes {
+            objects.push(node("n1", "192.168.0.1", "10.0.0.0/24"));
+            objects.push(node("n2", "192.168.0.2", "10.0.1.0/24"));
+        }
+        objects.extend(pods.into_iter().map(Object::Pod));
+        objects.extend(policies.into_iter().map(Object::NetworkPolicy));
+        // The last object of a name counts; keep one of each, so that order does not matter.
+        let mut seen = BTreeSet::new();
+        objects.retain(|object| seen.insert(object.key()));
+        let pods: Vec<ObjectKey> = objects
+            .iter()
+            .map(Object::key)
+            .filter(|key| key.kind == Kind::Pod)
+            .collect();
+        let endpoint = |((pod, missing, address), ifindex): ((Index, bool, &str), u32)| {
+            let ObjectKey { namespace, name, .. } = pod.get(&pods).clone();
+            let pod = if missing { "gone".to_owned() } else { name };
+            Endpoint {
+                ifindex,
+                mac: [2; 6],
+                addresses: vec![ip(address)],
+                namespace,
+                pod,
+                uid: String::new(),
             }
-            if nodes {
-                objects.push(node("n1", "192.168.0.1", "10.0.0.0/24"));
-                objects.push(node("n2", "192.168.0.2", "10.0.1.0/24"));
-            }
-            objects.extend(pods.into_iter().map(Object::Pod));
-            objects.extend(policies.into_iter().map(Object::NetworkPolicy));
-            // The last object of a name counts; keep one of each, so that order does not matter.
-            let mut seen = BTreeSet::new();
-            objects.retain(|object| seen.insert(object.key()));
-            let endpoints = local
-                .into_iter()
-                .zip(7..)
-                .map(|((namespace, pod, address), ifindex)| Endpoint {
-                    ifindex,
-                    mac: [2; 6],
-                    addresses: vec![ip(address)],
-                    namespace,
-                    pod,
-                    uid: String::new(),
-                });
-            Parts {
-                endpoints: endpoints.collect(),
-                objects,
-            }
-        })
+        };
+        Parts {
+            endpoints: local.into_iter().zip(7..).map(endpoint).collect(),
+            objects,
+        }
+    })
 }
 
 /// Two worlds that have much in common.
