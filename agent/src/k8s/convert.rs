@@ -682,3 +682,6 @@ fn without_leading_zeros(text: &str) -> String {
     }
     result
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,61 +6,97 @@ use std::{
     fs, io,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, SystemTime},
 };
 
 /// Contents by path below the directory.
 pub type Texts = BTreeMap<PathBuf, Vec<u8>>;
 
-/// Reads every file below a directory whose name ends in `.yaml`, `.yml` or `.json`.
+/// A file that was written less than this ago may be half written: whoever empties a file to write it anew must not be
+/// taken to have deleted what it held.
+const YOUNG: Duration = Duration::from_millis(30);
+
+/// How often a directory in which something young was found is read again.
+const ATTEMPTS: usize = 10;
+
+/// Reads every file below a directory whose name ends in `.yaml`, `.yml` or `.json`, once nobody writes there.
 ///
 /// Symbolic links to files are followed, those to directories are not; names that start with `..` are left out. So a
 /// mounted ConfigMap is read once.
 pub fn read(directory: &Path) -> io::Result<Texts> {
-    let mut texts = Texts::new();
-    walk(directory, Path::new(""), &mut texts)?;
-    Ok(texts)
+    let mut attempt = 1;
+    loop {
+        let mut walk = Walk {
+            root: directory,
+            texts: Texts::new(),
+            young: false,
+        };
+        walk.directory(Path::new(""))?;
+        if !walk.young || attempt == ATTEMPTS {
+            return Ok(walk.texts);
+        }
+        attempt += 1;
+        thread::sleep(YOUNG);
+    }
 }
 
-fn walk(root: &Path, below: &Path, texts: &mut Texts) -> io::Result<()> {
-    for entry in fs::read_dir(root.join(below))? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name.as_bytes().starts_with(b"..") {
-            continue;
-        }
-        let path = below.join(&name);
-        if entry.file_type()?.is_dir() {
-            match walk(root, &path, texts) {
-                // Removed meanwhile.
+struct Walk<'a> {
+    root: &'a Path,
+    texts: Texts,
+    young: bool,
+}
+
+impl Walk<'_> {
+    fn directory(&mut self, below: &Path) -> io::Result<()> {
+        for entry in fs::read_dir(self.root.join(below))? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name.as_bytes().starts_with(b"..") {
+                continue;
+            }
+            let path = below.join(&name);
+            let result = if entry.file_type()?.is_dir() {
+                self.directory(&path)
+            } else {
+                self.file(path)
+            };
+            match result {
+                // Removed meanwhile, or a link that leads nowhere.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 result => result?,
             }
-            continue;
         }
-        let known = Path::new(&name).extension().and_then(OsStr::to_str);
-        if !matches!(known, Some("yaml" | "yml" | "json")) {
-            continue;
-        }
-        let full = root.join(&path);
-        match fs::metadata(&full) {
-            Ok(meta) if meta.is_file() => {}
-            // A link that leads nowhere, a file that has gone, a pipe.
-            Ok(_) => continue,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        }
-        match fs::read(&full) {
-            Ok(text) => _ = texts.insert(path, text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                return Err(io::Error::new(
-                    error.kind(),
-                    format!("{}: {error}", full.display()),
-                ));
-            }
-        }
+        Ok(())
     }
-    Ok(())
+
+    fn file(&mut self, path: PathBuf) -> io::Result<()> {
+        if !matches!(
+            path.extension().and_then(OsStr::to_str),
+            Some("yaml" | "yml" | "json")
+        ) {
+            return Ok(());
+        }
+        let full = self.root.join(&path);
+        let name = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => error,
+            kind => io::Error::new(kind, format!("{}: {error}", full.display())),
+        };
+        let meta = fs::metadata(&full).map_err(name)?;
+        if !meta.is_file() {
+            return Ok(());
+        }
+        let text = fs::read(&full).map_err(name)?;
+        // A clock that was set back makes no file young for ever: an age that is negative counts as old.
+        let changed = fs::metadata(&full)
+            .and_then(|meta| meta.modified())
+            .map_err(name)?;
+        self.young |= SystemTime::now()
+            .duration_since(changed)
+            .is_ok_and(|age| age < YOUNG);
+        self.texts.insert(path, text);
+        Ok(())
+    }
 }
 
 /// The digest of a directory: FNV-1a, 64 bits, in hexadecimal, over path, 0, content, 0 of every file that [`read`]
@@ -128,6 +164,20 @@ mod tests {
             found,
             [".lab/pods/p.yml", "a.yaml", "c.json", "x.yaml"].map(PathBuf::from)
         );
+    }
+
+    #[test]
+    fn a_file_is_not_read_between_being_emptied_and_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.yaml");
+        fs::write(&path, "").unwrap();
+        let writer = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(10));
+            fs::write(path, "late").unwrap();
+        });
+        let texts = read(dir.path()).unwrap();
+        writer.join().unwrap();
+        assert_eq!(texts.values().next().map(Vec::as_slice), Some(b"late".as_slice()));
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //! broken       no, a policy        isolates what it selects, both ways
 //! broken       no, another kind    as far as it can be read without its unknown fields, else nothing
 //! unreadable   file had objects    those of them that stand nowhere else
-//! unreadable   no                  nobody knows what is missing: a starting agent must not become ready
+//! unreadable   no, at the start    nobody knows what is missing: the agent must not become ready
+//! unreadable   no, later           nothing: the file is new, and so is whatever it may hold
 //! ```
 //! An object that stands in two files counts once, as the first file by name has it.
 
@@ -38,7 +39,7 @@ pub struct View {
     pub isolations: Vec<Isolation>,
     /// What is wrong, sorted by place.
     pub problems: Vec<Problem>,
-    /// Files of which it is not known what they hold.
+    /// Files of which it was never known what they hold.
     pub unreadable: Vec<PathBuf>,
 }
 
@@ -46,6 +47,8 @@ pub struct View {
 #[derive(Clone, Debug, Default)]
 pub struct Store {
     good: BTreeMap<PathBuf, BTreeMap<ObjectName, Sourced>>,
+    /// Everything could be read once. From then on an unreadable file is a new one and hides nothing.
+    complete: bool,
 }
 
 impl Store {
@@ -93,6 +96,11 @@ impl Store {
         view.objects = all.into_values().collect();
         view.problems.sort();
         view.unreadable.dedup();
+        self.complete |= view.unreadable.is_empty();
+        if self.complete {
+            // They are told as problems.
+            view.unreadable.clear();
+        }
         view
     }
 
@@ -265,6 +273,11 @@ mod tests {
             (names(&view), view.unreadable),
             (vec!["pod".to_owned()], vec![PathBuf::from("f.yaml")])
         );
+        // A new file that can not be read hides nothing that was in force.
+        let mut store = Store::default();
+        update(&mut store, &[("g.yaml", POD)]);
+        let view = update(&mut store, &[("f.yaml", "{"), ("g.yaml", POD)]);
+        assert_eq!((view.unreadable.len(), view.problems.len()), (0, 1));
     }
 
     #[test]
