@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! thread "manifests"  directory ─► objects ─┐
-//! main (tokio)        sockets ──────────────┼─► thread "node" ─► kernel
-//!                     ring buffer ─► names ─┴─► flows
+//! main (tokio)        sockets ──────────────┴─► thread "node" ─► kernel
+//! thread "events"     ring buffer ─► names ───► flows
 //! ```
 
 use std::{
+    os::fd::AsFd,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -17,11 +18,12 @@ use std::{
 
 use anyhow::Context;
 use jiff::Timestamp;
-use nix::time::{ClockId, clock_gettime};
-use tokio::{
-    io::unix::AsyncFd,
-    signal::unix::{SignalKind, signal},
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    time::{ClockId, clock_gettime},
 };
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 use vethwall_cni::proto;
@@ -71,10 +73,13 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
 
     let (inputs, receiver) = mpsc::channel();
     let owner = thread::Builder::new().name("node".to_owned()).spawn(move || node.run(&receiver))?;
+    let history = Arc::clone(&flows);
+    thread::Builder::new()
+        .name("events".to_owned())
+        .spawn(move || name_events(events, &names, &history, &read))?;
     source::spawn(config.manifests, inputs.clone())?;
     tokio::spawn(sockets::serve_plugin(plugin, inputs.clone()));
-    tokio::spawn(sockets::serve_people(people, inputs.clone(), Arc::clone(&flows), config.node));
-    tokio::spawn(name_events(AsyncFd::register(events)?, names, flows, read));
+    tokio::spawn(sockets::serve_people(people, inputs.clone(), flows, config.node));
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -95,24 +100,19 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
     owner.join().map_err(|_| anyhow::anyhow!("the node's thread panicked"))
 }
 
-/// Ring buffer to named flows.
-async fn name_events(
-    events: AsyncFd<Events>,
-    names: Arc<RwLock<Names>>,
-    flows: Arc<Flows>,
-    read: Arc<AtomicU64>,
-) {
-    let mut events = events;
+/// Ring buffer to named flows. Ends with the process.
+fn name_events(mut events: Events, names: &RwLock<Names>, flows: &Flows, read: &AtomicU64) {
     loop {
-        let mut ready = match events.readable_mut().await {
-            Ok(ready) => ready,
+        let mut descriptors = [PollFd::new(events.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut descriptors, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => {
                 warn!("events can not be read any more: {error}");
                 return;
             }
-        };
+        }
         let clock = event_clock();
-        while let Some(event) = ready.get_inner_mut().next() {
+        for event in events.by_ref() {
             read.fetch_add(1, Ordering::Relaxed);
             let named = names
                 .read()
@@ -120,7 +120,6 @@ async fn name_events(
                 .flow(&event, clock.at(event.time));
             named.into_iter().for_each(|flow| flows.push(flow));
         }
-        ready.clear_ready();
     }
 }
 
