@@ -265,17 +265,18 @@ mod tests {
     async fn drain(subscription: &mut Subscription) -> Vec<Response> {
         let mut lines = Vec::new();
         loop {
-            match subscription.next().await {
-                Response::End => return lines,
-                response => lines.push(response),
+            let response = subscription.next().await;
+            if response == Response::End {
+                return lines;
             }
+            lines.push(response);
         }
     }
 
     fn counts(lines: &[Response]) -> Vec<u64> {
-        let count = |line: &Response| match line {
-            Response::Flow(flow) => Some(flow.count),
-            _ => None,
+        let count = |line: &Response| {
+            let Response::Flow(flow) = line else { return None };
+            Some(flow.count)
         };
         lines.iter().filter_map(count).collect()
     }

@@ -56,12 +56,13 @@ impl Client {
     /// Asks the agent of this run directory.
     pub fn ask(run_dir: &Path, request: Request) -> Result<Self, ClientError> {
         let path = run_dir.join(SOCKET);
-        let connect = |e: io::Error| match e.kind() {
-            io::ErrorKind::PermissionDenied => ClientError::Forbidden { path: path.clone() },
-            _ => ClientError::Unreachable {
-                path: path.clone(),
-                source: e,
-            },
+        let connect = |source: io::Error| {
+            let path = path.clone();
+            if source.kind() == io::ErrorKind::PermissionDenied {
+                ClientError::Forbidden { path }
+            } else {
+                ClientError::Unreachable { path, source }
+            }
         };
         let endless = matches!(&request, Request::Flows(flows) if flows.follow);
         let line = to_line(&RequestLine::new(request)).map_err(connect)?;

@@ -61,10 +61,13 @@ pub(crate) fn run(args: ExplainArgs, global: &Global, streams: &mut Streams<'_>)
     };
     let explanation = match &args.manifests {
         Some(directory) => offline(directory, &request, streams)?,
-        None => match Client::ask_one(&global.run_dir, Request::Explain(request))? {
-            Response::Explanation(explanation) => *explanation,
-            other => return Err(status::unexpected(global, &other).into()),
-        },
+        None => {
+            let response = Client::ask_one(&global.run_dir, Request::Explain(request))?;
+            let Response::Explanation(explanation) = response else {
+                return Err(status::unexpected(global, &response).into());
+            };
+            *explanation
+        }
     };
     let text = match global.output {
         Output::Json => json_line(&explanation)?,

@@ -110,25 +110,25 @@ pub(crate) fn run(args: FlowsArgs, global: &Global, streams: &mut Streams<'_>) -
     let follow = request.follow;
     let mut shown = 0_u64;
     for response in Client::ask(&global.run_dir, Request::Flows(request))? {
-        match response? {
-            Response::Flow(flow) => {
-                shown += 1;
-                let line = match global.output {
-                    Output::Json => json_line(&flow)?,
-                    Output::Table => render(&flow),
-                };
-                streams.out.write_all(line.as_bytes())?;
-                if follow {
-                    // Each line when it happens, also into a pipe.
-                    streams.out.flush()?;
-                }
-            }
-            Response::Lost(lost) => {
-                streams.out.flush()?;
-                let text = text::count(usize::try_from(lost.count).unwrap_or(usize::MAX), "flow", "flows");
-                writeln!(streams.err, "{text} lost: more happened than could be read")?;
-            }
-            other => return Err(status::unexpected(global, &other).into()),
+        let response = response?;
+        if let Response::Lost(lost) = response {
+            streams.out.flush()?;
+            let text = text::count(usize::try_from(lost.count).unwrap_or(usize::MAX), "flow", "flows");
+            writeln!(streams.err, "{text} lost: more happened than could be read")?;
+            continue;
+        }
+        let Response::Flow(flow) = response else {
+            return Err(status::unexpected(global, &response).into());
+        };
+        shown += 1;
+        let line = match global.output {
+            Output::Json => json_line(&flow)?,
+            Output::Table => render(&flow),
+        };
+        streams.out.write_all(line.as_bytes())?;
+        if follow {
+            // Each line when it happens, also into a pipe.
+            streams.out.flush()?;
         }
     }
     if shown == 0 {
@@ -164,7 +164,7 @@ fn end(end: &End) -> String {
     let port = end.port.map(|port| format!(":{port}")).unwrap_or_default();
     let address = match end.address {
         IpAddr::V6(address) if end.port.is_some() => format!("[{address}]"),
-        address => address.to_string(),
+        IpAddr::V4(_) | IpAddr::V6(_) => end.address.to_string(),
     };
     let or = |name: &Option<String>| escape(name.as_deref().unwrap_or("?")).into_owned();
     match end.kind {

@@ -27,9 +27,9 @@ Examples:
 pub(crate) struct StatusArgs {}
 
 pub(crate) fn run(_: &StatusArgs, global: &Global, streams: &mut Streams<'_>) -> Result<Exit, Failure> {
-    let status = match Client::ask_one(&global.run_dir, Request::Status)? {
-        Response::Status(status) => status,
-        other => return Err(unexpected(global, &other).into()),
+    let response = Client::ask_one(&global.run_dir, Request::Status)?;
+    let Response::Status(status) = response else {
+        return Err(unexpected(global, &response).into());
     };
     let text = match global.output {
         Output::Json => json_line(&status)?,

@@ -36,13 +36,10 @@ pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     let mut safe = String::with_capacity(text.len() + 8);
     for c in text.chars() {
         if is_unsafe(c) {
-            safe.extend(
-                match c {
-                    '\n' | '\r' | '\t' => c.escape_default().to_string(),
-                    _ => c.escape_unicode().to_string(),
-                }
-                .chars(),
-            );
+            match c {
+                '\n' | '\r' | '\t' => safe.extend(c.escape_default()),
+                _ => safe.extend(c.escape_unicode()),
+            }
         } else {
             safe.push(c);
         }
