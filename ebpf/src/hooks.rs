@@ -88,7 +88,7 @@ pub(crate) fn from_pod(frame: Frame) -> i32 {
             UNSPEC
         }
         Outcome::Waits => {
-            frame.set_tag(tag::DEFERRED | endpoint.index());
+            frame.set_tag(judged ^ (tag::JUDGED | tag::DEFERRED));
             UNSPEC
         }
     }
@@ -112,19 +112,20 @@ pub(crate) fn from_bridge(frame: Frame) -> i32 {
     if case.packet.is(marks::NEIGHBOUR | marks::LISTENER) {
         return UNSPEC;
     }
-    let endpoint = match owner(&case.packet.source) {
-        Some(endpoint) => endpoint,
-        None if mark & tag::DEFERRED != 0 => match tagged(mark) {
-            Some(endpoint) => endpoint,
+    let mut author = owner(&case.packet.source);
+    if author == 0 && mark & tag::DEFERRED != 0 {
+        author = tagged(mark);
+        if lookup::endpoint(author).is_none() {
             // It waits for a verdict that nobody can give any more.
-            None => return refuse(case, Reason::Pending),
-        },
-        None => return UNSPEC,
-    };
-    if second_stage(frame, case, endpoint) {
-        return SHOT;
+            return refuse(case, Reason::Pending);
+        }
     }
-    frame.set_tag(tag::JUDGED | endpoint.index());
+    if author != 0 {
+        if second_stage(frame.raw(), case, author) == DROPPED {
+            return SHOT;
+        }
+        frame.set_tag(tag::JUDGED);
+    }
     UNSPEC
 }
 
@@ -139,8 +140,10 @@ pub(crate) fn to_pod(frame: Frame) -> i32 {
     let Some(endpoint) = lookup::endpoint(ifindex) else {
         return pending(frame, &link, case);
     };
-    case.slot = endpoint.ingress();
-    case.open = lookup::is_open(case.slot.slot()) as u8;
+    let slot = endpoint.ingress();
+    let open = lookup::is_open(slot.slot()) as u8;
+    case.slot = slot;
+    case.open = open;
     match link.kind {
         Kind::Arp => return neighbour(case),
         Kind::Vlan | Kind::Other => return not_ip(case, link.kind),
@@ -174,34 +177,35 @@ pub(crate) fn to_pod(frame: Frame) -> i32 {
     if own_node {
         case.origin = origin::OWN_NODE;
     } else {
-        let sender = if came_by == 0 {
-            owner(&source)
-        } else {
-            lookup::endpoint(came_by)
-        };
-        let itself = sender.is_some_and(|sender| sender.ifindex() == ifindex);
+        let sender = if came_by == 0 { owner(&source) } else { came_by };
         let mark = frame.tag();
-        if mark & tag::JUDGED == 0 && !itself {
-            let author = match sender {
-                None if mark & tag::DEFERRED != 0 => match owner(&source) {
-                    None => tagged(mark),
+        if mark & tag::JUDGED == 0 && sender != ifindex {
+            let author = if mark & tag::DEFERRED == 0 || lookup::endpoint(sender).is_some() {
+                sender
+            } else {
+                match owner(&source) {
+                    0 => tagged(mark),
                     found => found,
-                },
-                found => found,
-            };
-            if let Some(author) = author {
-                let (slot, open) = (case.slot, case.open);
-                case.direction = Direction::Egress as u8;
-                if second_stage(frame, case, author) {
-                    return SHOT;
                 }
-                (case.ifindex, case.slot, case.open) = (ifindex, slot, open);
-                case.direction = Direction::Ingress as u8;
+            };
+            if second_stage(frame.raw(), case, author) == DROPPED {
+                return SHOT;
             }
+            case.ifindex = ifindex;
+            case.direction = Direction::Ingress as u8;
+            case.slot = slot;
+            case.open = open;
         }
         // Who sent it is known from where it came in, whatever its source address says now.
-        case.other = sender.map_or(source, |sender| sender.address_of(source.is_v4()));
-        case.origin = if itself { origin::ITSELF } else { origin::ADDRESS };
+        case.other = match lookup::endpoint(sender) {
+            Some(sender) => sender.address_of(source.is_v4()),
+            None => source,
+        };
+        case.origin = if sender == ifindex {
+            origin::ITSELF
+        } else {
+            origin::ADDRESS
+        };
     }
     case.stage = stage::SECOND;
     match judge(frame, case) {
@@ -210,13 +214,25 @@ pub(crate) fn to_pod(frame: Frame) -> i32 {
     }
 }
 
-/// Judges what a pod sends on the destination that it really has. True: drop it.
-#[inline(always)]
-fn second_stage(frame: Frame, case: &mut Case, author: Endpoint) -> bool {
+/// [`second_stage`] has nothing to say.
+const OPEN: u64 = 0;
+/// [`second_stage`] lets it go on.
+const PASSED: u64 = 1;
+/// [`second_stage`] drops it.
+const DROPPED: u64 = 2;
+
+/// Judges what a local endpoint sends on the destination that it really has. An interface that is no endpoint in force
+/// is not a pod's: nothing comes through a pending one.
+#[inline(never)]
+fn second_stage(raw: *mut __sk_buff, case: &mut Case, author: u32) -> u64 {
+    let Some(author) = lookup::endpoint(author) else {
+        return OPEN;
+    };
+    case.direction = Direction::Egress as u8;
     case.slot = author.egress();
     case.open = lookup::is_open(case.slot.slot()) as u8;
     if case.open != 0 {
-        return false;
+        return OPEN;
     }
     case.ifindex = author.ifindex();
     case.other = case.packet.destination;
@@ -226,7 +242,10 @@ fn second_stage(frame: Frame, case: &mut Case, author: Endpoint) -> bool {
         origin::ADDRESS
     };
     case.stage = stage::SECOND;
-    matches!(judge(frame, case), Outcome::Dropped)
+    match judge(Frame::from_raw(raw), case) {
+        Outcome::Passed | Outcome::Waits => PASSED,
+        Outcome::Dropped => DROPPED,
+    }
 }
 
 /// This CPU's case. In a map, because the verifier then takes what was parsed for unknown and looks at everything
@@ -270,21 +289,18 @@ fn read(raw: *mut __sk_buff, packet: &mut Packet, v4: bool) {
     }
 }
 
-/// The local endpoint that owns an address.
+/// The interface of the local pod that owns an address, or 0.
 #[inline(always)]
-fn owner(address: &Words) -> Option<Endpoint> {
-    let ifindex = lookup::address_entry(address)?.ifindex;
-    if ifindex == 0 {
-        None
-    } else {
-        lookup::endpoint(ifindex)
-    }
+fn owner(address: &Words) -> u32 {
+    lookup::address_entry(address).map_or(0, |entry| entry.ifindex)
 }
 
-/// The local endpoint that a tag names.
+/// The interface of the endpoint that a tag names, or 0.
 #[inline(always)]
-fn tagged(mark: u32) -> Option<Endpoint> {
-    lookup::endpoint(*ENDPOINT_INDEX.get(mark & tag::INDEX)?)
+fn tagged(mark: u32) -> u32 {
+    ENDPOINT_INDEX
+        .get(mark & tag::INDEX)
+        .map_or(0, |ifindex| *ifindex)
 }
 
 /// An interface whose policy is not in force.

@@ -1,5 +1,8 @@
 //! What the tests, the lab and the demo are made of.
 
-pub mod rules;
+pub mod kernel;
+pub mod lab;
 pub mod sandbox;
-pub mod traffic;
+pub mod oracle;
+pub mod worlds;
+pub mod demo;

@@ -1,4 +1,6 @@
 //! Every test that crosses a crate or needs the kernel. Needs root.
 
 mod datapath;
+mod differential;
+mod kernel_verdicts;
 mod plugin;

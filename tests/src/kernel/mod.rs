@@ -1,0 +1,251 @@
+//! The real programs in the real kernel, one packet at a time, without a network (`BPF_PROG_TEST_RUN`).
+//!
+//! ```text
+//! put(Entry)… ─► maps      frame ─► run(Program, interface, came by) ─► Verdict { passed, counted }
+//! ```
+//!
+//! To be used in a [`crate::sandbox`]: the interfaces that packets are said to be on must exist, and are made there.
+//! The kernel lets nobody set `tc_index` here, so every packet comes without a tag.
+
+pub mod packet;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result, ensure};
+use aya::programs::{TestRun, TestRunOptions};
+use vethwall_common::{
+    Direction,
+    config::Config,
+    entry::{Entry, Key},
+    event::Event,
+    maps,
+    verdict::{Action, Reason},
+};
+use vethwall_datapath::{Events, Kernel, Maps, Options, Pins};
+
+pub use packet::Packet;
+
+use crate::sandbox::{BPFFS, ip};
+
+/// One of the programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Program {
+    /// From a pod, at its veth.
+    FromPod,
+    /// To a pod, at its veth.
+    ToPod,
+    /// From pods, at the bridge.
+    FromBridge,
+}
+
+impl Program {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::FromPod, Self::ToPod, Self::FromBridge];
+
+    /// Its name in the object.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FromPod => maps::FROM_POD,
+            Self::ToPod => maps::TO_POD,
+            Self::FromBridge => maps::FROM_BRIDGE,
+        }
+    }
+}
+
+/// What became of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// It goes on.
+    pub passed: bool,
+    /// The counters that it moved: the last one is the verdict, one before it the egress of a local sender.
+    pub counted: Vec<(Action, Direction, Reason)>,
+}
+
+impl Verdict {
+    /// The reason, where there was exactly one.
+    pub fn reason(&self) -> Reason {
+        match self.counted[..] {
+            [(_, _, reason)] => reason,
+            _ => Reason::Unknown,
+        }
+    }
+
+    /// Whether the packet passed for this one reason.
+    pub fn passed_as(&self, reason: Reason) -> bool {
+        self.passed && self.reason() == reason
+    }
+
+    /// Whether the packet was dropped for this one reason.
+    pub fn dropped_as(&self, reason: Reason) -> bool {
+        !self.passed && self.reason() == reason
+    }
+}
+
+/// A configuration for tests: everything on, lives long enough for any test.
+pub const CONFIG: Config = Config {
+    abi: vethwall_common::ABI_VERSION,
+    flags: Config::BRIDGE_ATTACHED | Config::EVENTS,
+    tcp_established: 1 << 16,
+    tcp_unreplied: 60,
+    tcp_closing: 30,
+    udp_established: 180,
+    udp_unreplied: 60,
+    other: 600,
+};
+
+/// The programs and their maps.
+pub struct Programs {
+    /// The maps, for what the shorter ways below do not offer.
+    pub kernel: Kernel,
+    /// Their events.
+    pub events: Events,
+    devices: BTreeSet<u32>,
+    counters: Vec<u64>,
+}
+
+impl Programs {
+    /// Loads the programs with maps that are small, quick to make and to fill.
+    pub fn load() -> Result<Self> {
+        let sizes = [
+            (maps::VERDICTS, 65_536),
+            (maps::PORTS, 4096),
+            (maps::ADDRESSES, 65_536),
+            (maps::PREFIXES, 4096),
+            (maps::FLOWS, 4096),
+            (maps::FLOWS_NEW, 4096),
+            (maps::FRAGMENTS, 1024),
+            (maps::SUPPRESSION, 1024),
+        ];
+        Self::load_with(BTreeMap::from(sizes))
+    }
+
+    /// Loads the programs with these sizes.
+    pub fn load_with(max_entries: BTreeMap<&'static str, u32>) -> Result<Self> {
+        let mut kernel = Kernel::load_with(
+            Pins::new(BPFFS),
+            &Options {
+                max_entries,
+                ..Options::default()
+            },
+        )?;
+        kernel.set_config(&CONFIG)?;
+        let events = kernel.events()?;
+        let counters = kernel.counters()?;
+        Ok(Self {
+            kernel,
+            events,
+            devices: BTreeSet::new(),
+            counters,
+        })
+    }
+
+    /// Writes an entry.
+    pub fn put(&mut self, entry: &Entry) -> Result<()> {
+        Ok(self.kernel.put(entry)?)
+    }
+
+    /// Removes an entry.
+    pub fn delete(&mut self, key: &Key) -> Result<()> {
+        Ok(self.kernel.delete(key)?)
+    }
+
+    /// Changes the configuration.
+    pub fn configure(&mut self, change: impl FnOnce(&mut Config)) -> Result<()> {
+        let mut config = self.kernel.config()?;
+        change(&mut config);
+        Ok(self.kernel.set_config(&config)?)
+    }
+
+    /// Forgets the connections and fragments of an interface.
+    pub fn forget(&mut self, ifindex: u32) -> Result<()> {
+        self.kernel.sweep(ifindex, &mut |_, _| false)?;
+        Ok(())
+    }
+
+    /// Instructions that the verifier looked at, where the kernel tells (5.16).
+    pub fn instructions(&mut self, program: Program) -> Result<Option<u32>> {
+        Ok(self
+            .kernel
+            .program(program.name())?
+            .info()?
+            .verified_instruction_count())
+    }
+
+    /// Runs a packet through a program: on interface `ifindex`, having come in by `came_by` (0: made by this node).
+    pub fn run(&mut self, program: Program, ifindex: u32, came_by: u32, frame: &[u8]) -> Result<Verdict> {
+        let (returned, _) = self.repeat(program, ifindex, came_by, frame, 1)?;
+        let passed = match returned {
+            -1 => true,
+            2 => false,
+            other => anyhow::bail!("{} returned {other}, neither UNSPEC nor SHOT", program.name()),
+        };
+        Ok(Verdict {
+            passed,
+            counted: self.counted()?,
+        })
+    }
+
+    /// Runs a packet many times; the last return value, and the nanoseconds of one run.
+    pub fn repeat(
+        &mut self,
+        program: Program,
+        ifindex: u32,
+        came_by: u32,
+        frame: &[u8],
+        repeat: u32,
+    ) -> Result<(i32, u64)> {
+        self.device(ifindex)?;
+        // struct __sk_buff up to ifindex: ten words, of which only these two may be set.
+        let mut context = [0; 44];
+        context[36..40].copy_from_slice(&came_by.to_ne_bytes());
+        context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.ctx_in = Some(&context);
+        options.repeat = repeat;
+        let result = self
+            .kernel
+            .program(program.name())?
+            .test_run(options)
+            .with_context(|| format!("run {} on a frame of {} bytes", program.name(), frame.len()))?;
+        Ok((
+            result.return_value.cast_signed(),
+            u64::try_from(result.duration.as_nanos())?,
+        ))
+    }
+
+    /// The events since the last call.
+    pub fn told(&mut self) -> Vec<Event> {
+        self.events.by_ref().collect()
+    }
+
+    /// The counters that moved since the last call.
+    pub fn counted(&mut self) -> Result<Vec<(Action, Direction, Reason)>> {
+        let now = self.kernel.counters()?;
+        let mut moved = Vec::new();
+        for direction in [Direction::Egress, Direction::Ingress] {
+            for action in [Action::Drop, Action::Pass, Action::Audit] {
+                for &reason in Reason::ALL {
+                    let index = maps::counter_index(action, direction, reason) as usize;
+                    for _ in self.counters[index]..now[index] {
+                        moved.push((action, direction, reason));
+                    }
+                }
+            }
+        }
+        self.counters = now;
+        Ok(moved)
+    }
+
+    /// Makes sure that an interface of this number exists.
+    fn device(&mut self, ifindex: u32) -> Result<()> {
+        ensure!(ifindex > 1, "interface {ifindex} is not for packets");
+        if self.devices.insert(ifindex) {
+            let peer = ifindex + 1_000_000;
+            ip(&format!(
+                "link add name t{ifindex} index {ifindex} type veth peer name u{ifindex} index {peer}"
+            ))?;
+        }
+        Ok(())
+    }
+}
