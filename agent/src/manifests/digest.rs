@@ -78,9 +78,11 @@ impl Walk<'_> {
             return Ok(());
         }
         let full = self.root.join(&path);
-        let name = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => error,
-            kind => io::Error::new(kind, format!("{}: {error}", full.display())),
+        let name = |error: io::Error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                return error;
+            }
+            io::Error::new(error.kind(), format!("{}: {error}", full.display()))
         };
         let meta = fs::metadata(&full).map_err(name)?;
         if !meta.is_file() {

@@ -27,7 +27,7 @@ use std::{
 
 use k8s_openapi::{
     api::{
-        core::v1::{Namespace, Node, Pod, Service},
+        core::v1::{Container, Namespace, Node, Pod, PodSpec, PodStatus, Service},
         networking::v1::NetworkPolicy,
     },
     apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
@@ -213,7 +213,8 @@ pub fn load_texts(texts: &Texts) -> Loaded {
     }
 }
 
-/// Decodes again only the files that changed.
+/// Decodes again only the files that changed. Of pods and Services it keeps what policy needs: it lives as long as the
+/// agent does.
 #[derive(Debug, Default)]
 pub struct Loader {
     known: BTreeMap<PathBuf, (Vec<u8>, File)>,
@@ -226,7 +227,13 @@ impl Loader {
         for (path, text) in texts {
             let file = match self.known.remove(&path) {
                 Some((before, file)) if before == text => file,
-                Some(_) | None => decode::file(&path, &text),
+                Some(_) | None => {
+                    let mut file = decode::file(&path, &text);
+                    file.documents
+                        .iter_mut()
+                        .for_each(|document| prune(&mut document.object));
+                    file
+                }
             };
             known.insert(path, (text, file));
         }
@@ -234,5 +241,77 @@ impl Loader {
         Loaded {
             files: self.known.values().map(|(_, file)| file.clone()).collect(),
         }
+    }
+}
+
+/// Drops what policy never asks for.
+fn prune(object: &mut Manifest) {
+    match object {
+        Manifest::Pod(pod) => {
+            pod.metadata.managed_fields = None;
+            if let Some(spec) = &mut pod.spec {
+                let container = |container: &Container| Container {
+                    name: container.name.clone(),
+                    ports: container.ports.clone(),
+                    restart_policy: container.restart_policy.clone(),
+                    ..Container::default()
+                };
+                *spec = PodSpec {
+                    containers: spec.containers.iter().map(container).collect(),
+                    init_containers: spec
+                        .init_containers
+                        .as_ref()
+                        .map(|all| all.iter().map(container).collect()),
+                    node_name: spec.node_name.take(),
+                    host_network: spec.host_network,
+                    ..PodSpec::default()
+                };
+            }
+            if let Some(status) = &mut pod.status {
+                *status = PodStatus {
+                    phase: status.phase.take(),
+                    pod_ip: status.pod_ip.take(),
+                    pod_ips: status.pod_ips.take(),
+                    ..PodStatus::default()
+                };
+            }
+        }
+        Manifest::Service(service) => (service.spec, service.status) = (None, None),
+        Manifest::Namespace(_) | Manifest::Node(_) | Manifest::NetworkPolicy(_) | Manifest::Other { .. } => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::k8s::convert::convert;
+
+    fn texts(files: &[(&str, &str)]) -> Texts {
+        files
+            .iter()
+            .map(|(path, text)| (PathBuf::from(path), text.as_bytes().to_vec()))
+            .collect()
+    }
+
+    const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, uid: u, labels: {a: b}}\nspec: {nodeName: n, \
+        hostNetwork: true, containers: [{name: c, image: i, env: [{name: A, value: b}], ports: [{name: h, containerPort: 1}]}], \
+        initContainers: [{name: s, image: i, restartPolicy: Always, ports: [{containerPort: 2}]}]}\n\
+        status: {phase: Failed, podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}], hostIP: 10.9.9.9}\n";
+
+    #[test]
+    fn the_loader_follows_changes_and_drops_only_what_policy_never_asks_for() {
+        let mut loader = Loader::default();
+        let one = texts(&[
+            ("a.yaml", POD),
+            ("b.yaml", "apiVersion: v1\nkind: Namespace\nmetadata: {name: x}\n"),
+        ]);
+        let means = |loaded: &Loaded| convert(&Store::default().update(loaded));
+        for _ in 0..2 {
+            let loaded = loader.load(one.clone());
+            assert_ne!(loaded, load_texts(&one), "the image is gone");
+            assert_eq!(means(&loaded), means(&load_texts(&one)));
+        }
+        let two = texts(&[("a.yaml", &POD.replace("Failed", "Running"))]);
+        assert_eq!(means(&loader.load(two.clone())), means(&load_texts(&two)));
     }
 }

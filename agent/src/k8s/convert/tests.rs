@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use vethwall_policy::model::{Peer, Peers, PortMatch, Ports, Rule};
+
 use super::*;
 use crate::manifests::{Store, load_texts};
 
