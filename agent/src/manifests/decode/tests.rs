@@ -257,3 +257,51 @@ fn numbers_are_quantities_and_y_is_a_name() {
     );
     assert_eq!(file.errors, []);
 }
+
+/// Whatever stands in a file, reading it ends, and every document is either an object or told as a mistake.
+#[test]
+fn no_text_is_too_odd_to_read() {
+    let seeds = [
+        format!("{HEAD}spec:\n  podSelector: {{matchLabels: {{app: é}}}}\n  ingress:\n  - from: [{{podSelector: {{}}}}]\n---\n{HEAD}"),
+        "apiVersion: v1\nkind: List\nitems:\n- &a {apiVersion: v1, kind: Namespace, metadata: {name: x}}\n- *a\n- b: |\n   ---\n".to_owned(),
+        "{\"apiVersion\":\"v1\",\"kind\":\"PodList\",\"items\":[{\"metadata\":{\"name\":\"p\"}}, 5, null]}".to_owned(),
+    ];
+    let pieces = [
+        "{", "}", "[", "]", ":", "-", "\n", "---\n", "...\n", "  ", "\t", "&a ", "*a", "!!x ", "\"", "'",
+        "|\n", "é", "#", "\u{0}", "%", "? ", "<<: *a",
+    ];
+    // A fixed sequence, so that a failure repeats.
+    let mut state = 42_u64;
+    let mut random = |below: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % below
+    };
+    for _ in 0..3000 {
+        let mut text = seeds[random(seeds.len())].clone();
+        for _ in 0..=random(4) {
+            let mut at = random(text.len() + 1);
+            while !text.is_char_boundary(at) {
+                at -= 1;
+            }
+            if random(3) == 0 {
+                text.truncate(at);
+            } else {
+                text.insert_str(at, pieces[random(pieces.len())]);
+            }
+        }
+        let file = read(&text);
+        assert!(
+            file.errors.iter().all(|error| error.line > 0 && error.column > 0),
+            "{text:?}"
+        );
+        assert!(!file.errors.is_empty() || file.broken.is_empty(), "{text:?}");
+        for broken in &file.broken {
+            assert!(
+                broken.name.is_some() || broken.isolates.is_none() || !file.errors.is_empty(),
+                "{text:?}"
+            );
+        }
+    }
+}
