@@ -111,15 +111,6 @@ pub(crate) fn answer(slot: &SlotMeaning, peer: &Signature) -> Answer {
     Answer { base, ranges }
 }
 
-impl Answer {
-    /// The answer for a packet.
-    #[cfg(test)]
-    pub(crate) fn at(&self, protocol: u8, port: u16) -> Bits {
-        let hit = |r: &&Range| r.protocol == protocol && r.first <= port && port <= r.last;
-        self.ranges.iter().find(hit).map_or(self.base, |range| range.bits)
-    }
-}
-
 /// Cuts the ports of one protocol where a grant begins or ends.
 fn sweep(
     protocol: u8,

@@ -34,9 +34,15 @@ mod terms;
 #[cfg(test)]
 mod test_compile;
 #[cfg(test)]
+mod test_explain;
+#[cfg(test)]
 mod test_judge;
 #[cfg(test)]
 mod test_random;
+#[cfg(test)]
+mod test_semantics;
+#[cfg(test)]
+mod test_shape;
 #[cfg(test)]
 mod test_world;
 pub mod world;

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use vethwall_common::{
     Direction,
-    address::{Addr, Prefix},
+    address::Addr,
     endpoint::EndpointRecord,
     identity::Identity,
     protocol,

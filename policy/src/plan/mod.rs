@@ -39,10 +39,6 @@ use crate::state::State;
 
 /// One write.
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "most are entries; boxing them would cost more than it saves"
-)]
 pub enum Operation {
     /// Store an entry.
     Put(Entry),
