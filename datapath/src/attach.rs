@@ -317,12 +317,28 @@ fn attach_tcx(
 }
 
 fn detach(pins: &Pins, point: Point, ifindex: u32, ifname: &str) -> Result<(), Error> {
-    let tcx = unpin(&pins.links().join(point.pin_name(ifindex)))?;
-    let same = nix::net::if_::if_nametoindex(ifname).is_ok_and(|found| found == ifindex);
-    if !tcx && same {
-        clsact::detach(point, ifname)?;
+    let path = pins.links().join(point.pin_name(ifindex));
+    match sys::open(&path) {
+        Ok(link) => {
+            // A link whose interface is gone has nothing to be taken off; its pin goes all the same.
+            let detached = sys::link_detach(link.as_fd());
+            let gone = sys::link_info(link.as_fd()).is_ok_and(|info| info.ifindex == 0);
+            unpin(&path)?;
+            match detached {
+                Err(error) if !gone => Err(Error::net("detach", path.display(), error)),
+                _ => Ok(()),
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let same = nix::net::if_::if_nametoindex(ifname).is_ok_and(|found| found == ifindex);
+            if same {
+                clsact::detach(point, ifname)
+            } else {
+                Ok(())
+            }
+        }
+        Err(error) => Err(Error::bpf("open", path.display(), error)),
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
+const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// `BPF_TCX_INGRESS`.
 pub(crate) const TCX_INGRESS: u32 = 46;
@@ -200,6 +201,14 @@ pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     };
     // SAFETY: the attributes hold no address.
     unsafe { bpf(BPF_LINK_UPDATE, &mut attr) }.map(drop)
+}
+
+/// Takes a link off its interface, done when this returns. Dropping the last reference does so too, but at the kernel's
+/// leisure: a pin that was removed may go on judging packets for a while.
+pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = number(link);
+    // SAFETY: the attributes are one number and hold no address.
+    unsafe { bpf(BPF_LINK_DETACH, &mut attr) }.map(drop)
 }
 
 fn info<T: FromBytes + IntoBytes + Immutable + Default>(fd: BorrowedFd<'_>) -> io::Result<T> {

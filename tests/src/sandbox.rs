@@ -74,11 +74,19 @@ pub fn ip(words: &str) -> Result<()> {
 pub fn program(name: &str) -> Result<PathBuf> {
     // .../target/debug/deps/main-0123 or .../target/debug/vethwall-lab
     let own = std::env::current_exe()?;
-    let found = own.ancestors().skip(1).take(2).map(|directory| directory.join(name)).find(|p| p.is_file());
+    let found = own
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|directory| directory.join(name))
+        .find(|p| p.is_file());
     found.with_context(|| format!("{name} is not built; run `cargo build` first"))
 }
 
 /// The folder of this workspace.
 pub fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map(Path::to_owned)
+        .unwrap_or_default()
 }

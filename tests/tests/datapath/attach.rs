@@ -1,0 +1,161 @@
+//! Programs on interfaces.
+
+use std::{fs, sync::Barrier, thread, time::Instant};
+
+use aya::programs::{SchedClassifier, TcAttachType};
+use vethwall_common::maps;
+use vethwall_datapath::{Choice, Error, Hook, attach, veth};
+use vethwall_tests::sandbox::{self, command, ip};
+
+use super::{load, pins, pod};
+
+#[test]
+fn attaching_is_idempotent_and_ends_with_the_interface() {
+    sandbox::run(|| {
+        let _kernel = load();
+        let ifindex = pod("a", "10.0.0.2/24");
+        let start = Instant::now();
+        assert_eq!(
+            attach::attach_endpoint(&pins(), ifindex, "va", Choice::Best).unwrap(),
+            Hook::Tcx
+        );
+        println!("first attach of both programs: {:?}", start.elapsed());
+        let links = attach::links(&pins()).unwrap();
+        assert_eq!(links.len(), 2);
+        assert!(links.iter().all(|link| link.alive && link.ifindex == ifindex));
+        let start = Instant::now();
+        assert_eq!(
+            attach::attach_endpoint(&pins(), ifindex, "va", Choice::Best).unwrap(),
+            Hook::Tcx
+        );
+        println!("second attach: {:?}", start.elapsed());
+        assert_eq!(attach::links(&pins()).unwrap(), links);
+
+        // Another interface under the name, or another name.
+        let error = attach::attach_endpoint(&pins(), ifindex + 1, "va", Choice::Best).unwrap_err();
+        assert!(matches!(error, Error::Invalid { .. }), "{error}");
+        let error = attach::attach_endpoint(&pins(), ifindex, "nothing", Choice::Best).unwrap_err();
+        assert!(matches!(error, Error::Invalid { .. }), "{error}");
+
+        assert!(attach::collect_garbage(&pins()).unwrap().is_empty());
+        ip("link del va").unwrap();
+        assert!(attach::links(&pins()).unwrap().iter().all(|link| !link.alive));
+        assert_eq!(attach::collect_garbage(&pins()).unwrap(), [ifindex]);
+        assert!(attach::links(&pins()).unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_pin_of_a_dead_interface_gives_way() {
+    sandbox::run(|| {
+        let _kernel = load();
+        let ifindex = pod("a", "10.0.0.2/24");
+        attach::attach_endpoint(&pins(), ifindex, "va", Choice::Best).unwrap();
+        let before = attach::links(&pins()).unwrap();
+        ip("link del va").unwrap();
+        // The kernel lets the number be chosen, so the next interface can have it.
+        ip(&format!("link add vb index {ifindex} type veth peer name vc")).unwrap();
+        attach::attach_endpoint(&pins(), ifindex, "vb", Choice::Best).unwrap();
+        let after = attach::links(&pins()).unwrap();
+        assert!(after.iter().all(|link| link.alive));
+        assert_ne!(before[0].link_id, after[0].link_id);
+        attach::detach_endpoint(&pins(), ifindex, "vb").unwrap();
+        attach::detach_endpoint(&pins(), ifindex, "vb").unwrap();
+        assert!(attach::links(&pins()).unwrap().is_empty());
+    });
+}
+
+#[test]
+fn plugin_and_agent_may_attach_at_the_same_time() {
+    sandbox::run(|| {
+        let _kernel = load();
+        let ifindex = pod("a", "10.0.0.2/24");
+        let barrier = Barrier::new(8);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    barrier.wait();
+                    attach::attach_endpoint(&pins(), ifindex, "va", Choice::Best).unwrap();
+                });
+            }
+        });
+        let links = attach::links(&pins()).unwrap();
+        assert_eq!(links.len(), 2);
+        assert!(links.iter().all(|link| link.alive));
+        for side in [TcAttachType::Ingress, TcAttachType::Egress] {
+            let (_, programs) = SchedClassifier::query_tcx("va", side).unwrap();
+            assert_eq!(programs.len(), 1);
+        }
+    });
+}
+
+#[test]
+fn an_upgrade_replaces_programs_and_keeps_links() {
+    sandbox::run(|| {
+        let first = load();
+        let ifindex = pod("a", "10.0.0.2/24");
+        ip("link add br0 type bridge").unwrap();
+        let bridge = veth::ifindex("br0").unwrap().unwrap();
+        attach::attach_endpoint(&pins(), ifindex, "va", Choice::Best).unwrap();
+        attach::attach_bridge(&pins(), bridge, "br0", Choice::Best).unwrap();
+        let before = attach::links(&pins()).unwrap();
+        drop(first);
+        let mut second = load();
+        let after = attach::links(&pins()).unwrap();
+        assert_eq!(before.len(), 3);
+        for (old, new) in before.iter().zip(&after) {
+            assert_eq!(
+                (old.link_id, old.ifindex, old.program),
+                (new.link_id, new.ifindex, new.program)
+            );
+            assert!(new.alive);
+            assert_ne!(old.program_id, new.program_id);
+            assert_eq!(
+                new.program_id,
+                second.program(new.program).unwrap().info().unwrap().id()
+            );
+        }
+        let left = fs::read_dir(pins().root().join(maps::PROGRAMS)).unwrap();
+        let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [maps::FROM_BRIDGE, maps::FROM_POD, maps::TO_POD]);
+    });
+}
+
+#[test]
+fn kernels_without_tcx_get_filters() {
+    sandbox::run(|| {
+        let first = load();
+        let ifindex = pod("a", "10.0.0.2/24");
+        let only = Choice::Only(Hook::Clsact);
+        let filters = || {
+            let shown = ["ingress", "egress"]
+                .map(|side| command("tc", &["filter", "show", "dev", "va", side]).unwrap());
+            shown.map(|text| text.lines().filter(|line| line.contains("direct-action")).count())
+        };
+        let ids = || command("tc", &["filter", "show", "dev", "va", "ingress"]).unwrap();
+        let start = Instant::now();
+        assert_eq!(
+            attach::attach_endpoint(&pins(), ifindex, "va", only).unwrap(),
+            Hook::Clsact
+        );
+        println!("first attach of both filters: {:?}", start.elapsed());
+        assert_eq!(filters(), [1, 1]);
+        assert!(ids().contains(maps::FROM_POD), "{}", ids());
+        assert!(attach::links(&pins()).unwrap().is_empty());
+        attach::attach_endpoint(&pins(), ifindex, "va", only).unwrap();
+        assert_eq!(filters(), [1, 1]);
+
+        // The filter follows the pinned program.
+        let before = ids();
+        drop(first);
+        let _second = load();
+        attach::attach_endpoint(&pins(), ifindex, "va", only).unwrap();
+        assert_eq!(filters(), [1, 1]);
+        assert_ne!(before, ids());
+
+        attach::detach_endpoint(&pins(), ifindex, "va").unwrap();
+        attach::detach_endpoint(&pins(), ifindex, "va").unwrap();
+        assert_eq!(filters(), [0, 0]);
+    });
+}
