@@ -24,6 +24,8 @@ pub const FROM_POD: &str = "from_pod";
 pub const TO_POD: &str = "to_pod";
 /// tc program on the ingress of the bridge (cni0): packets from pods after address translation.
 pub const FROM_BRIDGE: &str = "from_bridge";
+/// tc program that does nothing; never attached. Benchmarks subtract it.
+pub const BASELINE: &str = "baseline";
 
 /// Array of [`crate::endpoint::EndpointRecord`] by ifindex modulo [`crate::endpoint::ENDPOINT_ARRAY_SIZE`].
 pub const ENDPOINTS: &str = "ENDPOINTS";

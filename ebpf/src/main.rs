@@ -40,6 +40,12 @@ fn from_bridge(context: TcContext) -> i32 {
     hooks::from_bridge(skb::Frame::new(&context))
 }
 
+/// Nothing at all: what a benchmark subtracts.
+#[classifier]
+fn baseline(_: TcContext) -> i32 {
+    skb::UNSPEC
+}
+
 /// The kernel lends its GPL-only helpers to objects whose licence it knows as compatible.
 #[cfg_attr(target_arch = "bpf", unsafe(link_section = "license"))]
 #[cfg_attr(target_arch = "bpf", unsafe(no_mangle))]

@@ -1,6 +1,7 @@
 //! Every test that crosses a crate or needs the kernel. Needs root.
 
 mod datapath;
+mod demo;
 mod differential;
-mod kernel_verdicts;
+mod kernel;
 mod plugin;

@@ -121,13 +121,7 @@ impl Programs {
 
     /// Loads the programs with these sizes.
     pub fn load_with(max_entries: BTreeMap<&'static str, u32>) -> Result<Self> {
-        let mut kernel = Kernel::load_with(
-            Pins::new(BPFFS),
-            &Options {
-                max_entries,
-                ..Options::default()
-            },
-        )?;
+        let mut kernel = Kernel::load_with(Pins::new(BPFFS), &Options { max_entries })?;
         kernel.set_config(&CONFIG)?;
         let events = kernel.events()?;
         let counters = kernel.counters()?;
@@ -194,8 +188,28 @@ impl Programs {
         frame: &[u8],
         repeat: u32,
     ) -> Result<(i32, u64)> {
+        self.measure(program.name(), ifindex, came_by, frame, repeat)
+    }
+
+    /// The same for the program that does nothing: what running costs by itself, in nanoseconds.
+    pub fn baseline(&mut self, ifindex: u32, frame: &[u8], repeat: u32) -> Result<u64> {
+        let program = self.kernel.program(maps::BASELINE)?;
+        if program.fd().is_err() {
+            program.load()?;
+        }
+        Ok(self.measure(maps::BASELINE, ifindex, ifindex, frame, repeat)?.1)
+    }
+
+    fn measure(
+        &mut self,
+        program: &str,
+        ifindex: u32,
+        came_by: u32,
+        frame: &[u8],
+        repeat: u32,
+    ) -> Result<(i32, u64)> {
         self.device(ifindex)?;
-        // struct __sk_buff up to ifindex: ten words, of which only these two may be set.
+        // struct __sk_buff up to ifindex: of its words only these two may be set.
         let mut context = [0; 44];
         context[36..40].copy_from_slice(&came_by.to_ne_bytes());
         context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
@@ -205,9 +219,9 @@ impl Programs {
         options.repeat = repeat;
         let result = self
             .kernel
-            .program(program.name())?
+            .program(program)?
             .test_run(options)
-            .with_context(|| format!("run {} on a frame of {} bytes", program.name(), frame.len()))?;
+            .with_context(|| format!("run {program} on a frame of {} bytes", frame.len()))?;
         Ok((
             result.return_value.cast_signed(),
             u64::try_from(result.duration.as_nanos())?,

@@ -213,7 +213,7 @@ impl Packet {
         let mut packet = vec![0x40 | u8::try_from(words).unwrap_or(15), 0];
         packet.extend(self.length(length));
         packet.extend(u16::try_from(datagram & 0xffff).unwrap_or_default().to_be_bytes());
-        packet.extend((offset / 8 | if more { 0x2000 } else { 0 }).to_be_bytes());
+        packet.extend(((offset / 8) | if more { 0x2000 } else { 0 }).to_be_bytes());
         packet.extend([self.hops, self.protocol, 0, 0]);
         packet.extend(source);
         packet.extend(destination);
@@ -298,7 +298,7 @@ fn ports(source: u16, destination: u16) -> Vec<u8> {
 fn checksum(bytes: &[u8]) -> u16 {
     let mut sum: u32 = 0;
     for pair in bytes.chunks(2) {
-        sum += u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or_default());
+        sum += (u32::from(pair[0]) << 8) | u32::from(pair.get(1).copied().unwrap_or_default());
     }
     while sum >> 16 != 0 {
         sum = (sum & 0xffff) + (sum >> 16);

@@ -1,0 +1,349 @@
+//! Connections: answers, changes of policy, ends, errors about them, the two stages.
+
+use super::*;
+
+#[test]
+fn replies_pass_both_ways() {
+    sandbox::run(|| {
+        let mut s = stage();
+        s.isolate(Direction::Ingress);
+        s.isolate(Direction::Egress);
+        s.verdict(IN, FRIENDS, entry(allow::BOTH, &[], 0));
+        let request = syn(FRIEND, A4, 80);
+        dropped(
+            &s.a_sends(request.clone().reversed().with_flags(SYN | ACK)),
+            Reason::NoRule,
+        );
+        passed(&s.sends_a(request.clone()), Reason::Rule);
+        passed(
+            &s.a_sends(request.clone().reversed().with_flags(SYN | ACK)),
+            Reason::Established,
+        );
+        passed(&s.sends_a(request.clone().with_flags(ACK)), Reason::Established);
+        passed(
+            &s.a_sends(request.clone().reversed().with_flags(ACK)),
+            Reason::Established,
+        );
+        // Another port, another peer, another endpoint: other connections.
+        dropped(&s.a_sends(data(A4, FRIEND, 80)), Reason::NoRule);
+        let other = Packet::tcp((A4, 80), (STRANGER, 40_000), ACK);
+        dropped(&s.a_sends(other), Reason::NoRule);
+
+        s.verdict(OUT, FRIENDS, entry(allow::BOTH, &[], 0));
+        let asked = Packet::udp((A4, 1234), (FRIEND, 53));
+        s.revoke(IN, FRIENDS);
+        dropped(&s.sends_a(asked.clone().reversed()), Reason::NoRule);
+        passed(&s.a_sends(asked.clone()), Reason::Rule);
+        passed(&s.sends_a(asked.clone().reversed()), Reason::Established);
+        passed(&s.a_sends(asked), Reason::Established);
+        let flows = s.programs.kernel.flows().unwrap();
+        assert_eq!(flows.len(), 2, "{flows:?}");
+    });
+}
+
+#[test]
+fn an_answer_is_known_where_only_the_other_direction_is_isolated() {
+    sandbox::run(|| {
+        let mut s = stage();
+        let request = Packet::udp((A4, 1234), (OUTSIDE, 53));
+        passed(&s.a_sends(request.clone()), Reason::NotIsolated);
+        // The policy comes while the answer is on its way.
+        s.isolate(Direction::Ingress);
+        passed(&s.sends_a(request.clone().reversed()), Reason::Established);
+        dropped(&s.sends_a(Packet::udp((OUTSIDE, 53), (A4, 1235))), Reason::NoRule);
+    });
+}
+
+#[test]
+fn a_bare_syn_is_always_judged() {
+    sandbox::run(|| {
+        let mut s = stage();
+        s.isolate(Direction::Ingress);
+        s.verdict(IN, FRIENDS, entry(allow::BOTH, &[], 0));
+        let request = syn(FRIEND, A4, 80);
+        passed(&s.sends_a(request.clone()), Reason::Rule);
+        passed(&s.sends_a(request.clone()), Reason::Rule);
+        passed(
+            &s.a_sends(request.clone().reversed().with_flags(SYN | ACK)),
+            Reason::Established,
+        );
+        s.revoke(IN, FRIENDS);
+        // Same generation: what runs goes on, what is new is judged, and closes the door behind it.
+        passed(&s.sends_a(request.clone().with_flags(ACK)), Reason::Established);
+        dropped(&s.sends_a(request.clone()), Reason::NoRule);
+        dropped(&s.sends_a(request.clone().with_flags(ACK)), Reason::NoRule);
+
+        // The pod opens a connection; its peer can not turn it round.
+        let out = syn(A4, FRIEND, 443);
+        passed(&s.a_sends(out.clone()), Reason::NotIsolated);
+        passed(
+            &s.sends_a(out.clone().reversed().with_flags(SYN | ACK)),
+            Reason::Established,
+        );
+        dropped(&s.sends_a(out.clone().reversed().with_flags(SYN)), Reason::NoRule);
+        passed(&s.sends_a(out.reversed().with_flags(ACK)), Reason::Established);
+        // The same with an echo.
+        passed(
+            &s.a_sends(Packet::echo(A4, FRIEND, 9, false)),
+            Reason::NotIsolated,
+        );
+        passed(&s.sends_a(Packet::echo(FRIEND, A4, 9, true)), Reason::Established);
+        dropped(&s.sends_a(Packet::echo(FRIEND, A4, 9, false)), Reason::NoRule);
+        dropped(&s.sends_a(Packet::echo(FRIEND, A4, 10, true)), Reason::NoRule);
+    });
+}
+
+#[test]
+fn a_change_of_policy_cuts_what_it_forbids_and_nothing_else() {
+    sandbox::run(|| {
+        let mut s = stage();
+        s.isolate(Direction::Ingress);
+        s.verdict(IN, FRIENDS, entry(allow::BOTH, &[], 0));
+        s.verdict(IN, LISTED, entry(allow::BOTH, &[], 0));
+        for source in [FRIEND, OUTSIDE] {
+            passed(&s.sends_a(syn(source, A4, 80)), Reason::Rule);
+            passed(&s.a_sends(data(source, A4, 80).reversed()), Reason::Established);
+            passed(&s.sends_a(data(source, A4, 80)), Reason::Established);
+        }
+        s.programs.told();
+        s.revoke(IN, LISTED);
+        s.bump();
+        passed(&s.sends_a(data(FRIEND, A4, 80)), Reason::Established);
+        dropped(&s.sends_a(data(OUTSIDE, A4, 80)), Reason::Revoked);
+        dropped(&s.sends_a(data(OUTSIDE, A4, 80)), Reason::NoRule);
+        dropped(
+            &s.a_sends_isolated(data(OUTSIDE, A4, 80).reversed()),
+            Reason::NoRule,
+        );
+        let told = s.programs.told();
+        assert_eq!(
+            told.iter().filter(|e| e.action == Action::Pass as u8).count(),
+            0,
+            "{told:?}"
+        );
+
+        // Unless the node was told to keep what runs.
+        s.programs
+            .configure(|config| config.flags |= Config::KEEP_CONNECTIONS)
+            .unwrap();
+        s.revoke(IN, FRIENDS);
+        s.bump();
+        passed(&s.sends_a(data(FRIEND, A4, 80)), Reason::Established);
+        dropped(&s.sends_a(syn(FRIEND, A4, 80)), Reason::NoRule);
+    });
+}
+
+#[test]
+fn icmp_errors_pass_where_they_quote_what_was_allowed() {
+    sandbox::run(|| {
+        let mut s = stage();
+        s.isolate(Direction::Ingress);
+        let router = Ipv4Addr::new(198, 51, 100, 1);
+        let sent = syn(A4, OUTSIDE, 443);
+        let too_big = Packet::unreachable(router, A4, &sent);
+        dropped(&s.sends_a(too_big.clone()), Reason::NoRule);
+        passed(&s.a_sends(sent.clone()), Reason::NotIsolated);
+        passed(&s.sends_a(too_big), Reason::Related);
+        // About another port; about a connection of someone else; the wrong way round; without a quotation.
+        dropped(
+            &s.sends_a(Packet::unreachable(router, A4, &syn(A4, OUTSIDE, 444))),
+            Reason::NoRule,
+        );
+        dropped(
+            &s.sends_a(Packet::unreachable(router, A4, &syn(B4, OUTSIDE, 443))),
+            Reason::NoRule,
+        );
+        dropped(
+            &s.sends_a(Packet::unreachable(router, A4, &sent.clone().reversed())),
+            Reason::NoRule,
+        );
+        dropped(
+            &s.sends_a(Packet::icmp(router, A4, 3, 4, &[0; 4])),
+            Reason::NoRule,
+        );
+        dropped(
+            &s.sends_a(Packet::icmp(router, A4, 5, 1, &[0; 32])),
+            Reason::NoRule,
+        );
+        // IPv6: packet too big.
+        let sent = Packet::tcp((six_ip(A), 1), (six_ip(B), 2), SYN);
+        let far: IpAddr = "2001:db8::1".parse().unwrap();
+        dropped(
+            &s.sends_a(Packet::unreachable(far, six_ip(A), &sent)),
+            Reason::NoRule,
+        );
+        passed(&s.a_sends(sent.clone()), Reason::NotIsolated);
+        passed(
+            &s.sends_a(Packet::unreachable(far, six_ip(A), &sent)),
+            Reason::Related,
+        );
+        // From the pod, about what it let in.
+        s.verdict(IN, FRIENDS, entry(allow::BOTH, &[], 0));
+        s.isolate(Direction::Egress);
+        let asked = Packet::udp((FRIEND, 5), (A4, 6));
+        dropped(
+            &s.a_sends(Packet::unreachable(A4, FRIEND, &asked)),
+            Reason::NoRule,
+        );
+        passed(&s.sends_a(asked.clone()), Reason::Rule);
+        passed(
+            &s.a_sends(Packet::unreachable(A4, FRIEND, &asked)),
+            Reason::Related,
+        );
+    });
+}
+
+#[test]
+fn egress_beyond_the_pods_is_judged_after_translation() {
+    sandbox::run(|| {
+        let mut s = stage();
+        s.isolate(Direction::Egress);
+        s.isolate(Direction::Ingress);
+        let service = Ipv4Addr::new(10, 96, 0, 10);
+        let asked = syn(A4, service, 80);
+        let translated = syn(A4, BACKEND, 6443);
+        // Stage one lets it go on, and knows its answer.
+        passed(&s.a_sends(asked.clone()), Reason::Deferred);
+        passed(&s.a_sends(asked.clone().with_flags(ACK)), Reason::Deferred);
+        passed(
+            &s.sends_a(asked.clone().reversed().with_flags(SYN | ACK)),
+            Reason::Established,
+        );
+        dropped(
+            &s.sends_a(asked.clone().reversed().with_flags(SYN)),
+            Reason::NoRule,
+        );
+        assert!(
+            s.programs
+                .told()
+                .iter()
+                .all(|event| event.direction == Direction::Ingress as u8)
+        );
+        // Stage two: at the bridge, on the real destination.
+        dropped(&s.run(FromBridge, 99, A, &translated), Reason::NoRule);
+        s.verdict(
+            OUT,
+            Identity::WORLD,
+            entry(0, &[range(protocol::TCP, 6443, 6443, 31)], 0),
+        );
+        passed(&s.run(FromBridge, 99, A, &translated), Reason::Rule);
+        let told = s.programs.told();
+        assert_eq!(
+            (told[1].ifindex, told[1].cookie, told[1].direction),
+            (A, Cookie(31), Direction::Egress as u8)
+        );
+        passed(
+            &s.run(FromBridge, 99, A, &translated.clone().with_flags(ACK)),
+            Reason::Established,
+        );
+        // What no local pod sent, and what an open pod sent, is no business of the bridge.
+        for source in [FRIEND, B4, OUTSIDE] {
+            let verdict = s.run(FromBridge, 99, UPLINK, &syn(source, BACKEND, 1));
+            assert!(verdict.passed && verdict.counted.is_empty(), "{verdict:?}");
+        }
+        // Without a translation both stages share one entry: denied, it admits no answer either.
+        let direct = syn(A4, OUTSIDE, 25);
+        passed(&s.a_sends(direct.clone()), Reason::Deferred);
+        dropped(&s.run(FromBridge, 99, A, &direct), Reason::NoRule);
+        dropped(&s.sends_a(direct.reversed().with_flags(ACK)), Reason::NoRule);
+        // Without a program on the bridge nothing is deferred.
+        s.programs
+            .configure(|config| config.flags &= !Config::BRIDGE_ATTACHED)
+            .unwrap();
+        dropped(&s.a_sends(syn(A4, service, 81)), Reason::NoRule);
+        dropped(&s.a_sends(syn(A4, OUTSIDE, 81)), Reason::NoRule);
+    });
+}
+
+#[test]
+fn a_lost_tag_is_judged_at_the_destination() {
+    sandbox::run(|| {
+        let mut s = stage();
+        // A, isolated for egress, reaches B behind a Service on this node; B's program sees no tag.
+        s.isolate(Direction::Egress);
+        let verdict = s.run(ToPod, B, A, &syn(A4, B4, 8080).to_mac(mac(B)));
+        assert!(!verdict.passed);
+        assert_eq!(
+            verdict.counted,
+            [(Action::Drop, Direction::Egress, Reason::NoRule)]
+        );
+        s.verdict(OUT, NEIGHBOUR, entry(allow::BOTH, &[], 0));
+        let verdict = s.run(ToPod, B, A, &syn(A4, B4, 8080).to_mac(mac(B)));
+        assert!(verdict.passed);
+        let expected = [
+            (Action::Pass, Direction::Egress, Reason::Rule),
+            (Action::Pass, Direction::Ingress, Reason::NotIsolated),
+        ];
+        assert_eq!(verdict.counted, expected);
+        let told = s.programs.told();
+        assert_eq!(
+            told.iter().map(|event| event.ifindex).collect::<Vec<_>>(),
+            [A, A, B]
+        );
+        // Behind the node's address too.
+        s.revoke(OUT, NEIGHBOUR);
+        assert!(!s.run(ToPod, B, A, &syn(NODE, B4, 8081).to_mac(mac(B))).passed);
+        // And B's own ingress comes after it.
+        s.verdict(OUT, NEIGHBOUR, entry(allow::BOTH, &[], 0));
+        s.b.ingress = SlotRef::new(IN, 9);
+        s.put(Entry::Endpoint(B, s.b));
+        let verdict = s.run(ToPod, B, A, &syn(A4, B4, 8082).to_mac(mac(B)));
+        assert_eq!(
+            verdict.counted.last(),
+            Some(&(Action::Drop, Direction::Ingress, Reason::NoRule))
+        );
+    });
+}
+
+#[test]
+fn connections_end() {
+    sandbox::run(|| {
+        let mut s = stage();
+        s.isolate(Direction::Ingress);
+        let life = |config: &mut Config| (config.tcp_unreplied, config.tcp_closing) = (0, 0);
+        let out = syn(A4, OUTSIDE, 80);
+        let back = out.clone().reversed();
+        // Unreplied, with no life: as good as none.
+        passed(&s.a_sends(out.clone()), Reason::NotIsolated);
+        s.programs.configure(life).unwrap();
+        dropped(&s.sends_a(back.clone().with_flags(SYN | ACK)), Reason::NoRule);
+        // Established, half closed, closed by both, by a reset.
+        s.programs.configure(|config| config.tcp_unreplied = 60).unwrap();
+        passed(&s.a_sends(out.clone()), Reason::NotIsolated);
+        passed(
+            &s.sends_a(back.clone().with_flags(SYN | ACK)),
+            Reason::Established,
+        );
+        passed(
+            &s.sends_a(back.clone().with_flags(FIN | ACK)),
+            Reason::Established,
+        );
+        passed(&s.sends_a(back.clone().with_flags(ACK)), Reason::Established);
+        passed(&s.a_sends(out.clone().with_flags(FIN | ACK)), Reason::Established);
+        dropped(&s.sends_a(back.clone().with_flags(ACK)), Reason::NoRule);
+        passed(&s.a_sends(out.clone()), Reason::NotIsolated);
+        passed(
+            &s.sends_a(back.clone().with_flags(SYN | ACK)),
+            Reason::Established,
+        );
+        passed(&s.sends_a(back.clone().with_flags(RST)), Reason::Established);
+        dropped(&s.sends_a(back.with_flags(ACK)), Reason::NoRule);
+    });
+}
+
+#[test]
+fn connections_are_not_shared_between_pods() {
+    sandbox::run(|| {
+        let mut s = stage();
+        s.isolate(Direction::Ingress);
+        // B sends what would make A's answer, if A's and B's connections were one table.
+        let poison = syn(A4, OUTSIDE, 80);
+        dropped(
+            &s.run(FromPod, B, B, &poison.clone().from_mac(mac(B))),
+            Reason::Spoofed,
+        );
+        let verdict = s.run(ToPod, B, UPLINK, &poison.clone().reversed().to_mac(mac(B)));
+        dropped(&verdict, Reason::WrongDestination);
+        dropped(&s.sends_a(poison.reversed().with_flags(ACK)), Reason::NoRule);
+    });
+}

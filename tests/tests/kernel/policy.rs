@@ -1,0 +1,239 @@
+//! Who is allowed what: slots, identities, ports, the own node, local senders, events.
+
+use super::*;
+
+/// More is a sign that something explodes; the kernel's limit is 1,000,000.
+const MOST_INSTRUCTIONS: u32 = 60_000;
+
+#[test]
+fn the_verifier_accepts_every_program() {
+    sandbox::run(|| {
+        let mut programs = Programs::load().unwrap_or_else(|e| panic!("{e:#}"));
+        let mut counts: Vec<Option<u32>> = Vec::new();
+        for program in Program::ALL {
+            let count = programs.instructions(program).unwrap();
+            println!("{}: {count:?} instructions verified", program.name());
+            counts.push(count);
+        }
+        let most = counts.iter().flatten().max();
+        assert!(most.is_none_or(|most| *most < MOST_INSTRUCTIONS), "{counts:?}");
+    });
+}
+
+#[test]
+fn without_a_record_only_neighbours_are_found() {
+    sandbox::run(|| {
+        let mut s = stage();
+        let unknown = 55;
+        let hello = syn(FRIEND, A4, 80);
+        dropped(&s.run(ToPod, unknown, UPLINK, &hello), Reason::Pending);
+        dropped(&s.run(ToPod, unknown, 0, &hello), Reason::Pending);
+        dropped(&s.run(FromPod, unknown, unknown, &hello), Reason::Pending);
+        let arp = packet::arp([2; 6], [2; 6], [10, 244, 0, 55], [10, 244, 0, 1]);
+        passed(
+            &s.programs.run(FromPod, unknown, unknown, &arp).unwrap(),
+            Reason::Neighbour,
+        );
+        passed(
+            &s.programs.run(ToPod, unknown, 0, &arp).unwrap(),
+            Reason::Neighbour,
+        );
+        // A record that is not in force is as good as none, and so is one of another interface in the same place.
+        let mut record = s.a;
+        record.flags = 0;
+        s.put(Entry::Endpoint(A, record));
+        dropped(&s.sends_a(hello.clone()), Reason::Pending);
+        s.put(Entry::Endpoint(A, s.a));
+        dropped(&s.run(ToPod, A + 4096, UPLINK, &hello), Reason::Pending);
+        let mut collides = s.a;
+        collides.ifindex = A + 4096;
+        collides.index = 77;
+        s.put(Entry::Endpoint(A + 4096, collides));
+        passed(&s.run(ToPod, A + 4096, UPLINK, &hello), Reason::NotIsolated);
+        passed(&s.sends_a(hello), Reason::NotIsolated);
+    });
+}
+
+#[test]
+fn policy_decides_by_identity_protocol_and_port() {
+    sandbox::run(|| {
+        let mut s = stage();
+        s.isolate(Direction::Ingress);
+        let ranges = [
+            range(protocol::TCP, 80, 80, 71),
+            range(protocol::UDP, 5000, 5010, 72),
+        ];
+        s.verdict(IN, FRIENDS, entry(0, &ranges, 9));
+        let mut page = PortsPage::new_zeroed();
+        page.enforced[1] = 1 << 5;
+        page.shadow[1] = 1 << 5;
+        let at = |page| PortsKey {
+            set: 9,
+            protocol: protocol::TCP,
+            page,
+            reserved: 0,
+        };
+        s.put(Entry::Ports(at(20), page));
+
+        passed(&s.sends_a(syn(FRIEND, A4, 80)), Reason::Rule);
+        dropped(&s.sends_a(syn(FRIEND, A4, 81)), Reason::NoRule);
+        dropped(&s.sends_a(syn(FRIEND, A4, 79)), Reason::NoRule);
+        // Bit 5 of word 1 of page 20.
+        let port = 20 * 512 + 64 + 5;
+        passed(&s.sends_a(syn(FRIEND, A4, port)), Reason::Rule);
+        dropped(&s.sends_a(syn(FRIEND, A4, port + 1)), Reason::NoRule);
+        dropped(&s.sends_a(syn(FRIEND, A4, port + 512)), Reason::NoRule);
+        for (port, allowed) in [
+            (4999, false),
+            (5000, true),
+            (5005, true),
+            (5010, true),
+            (5011, false),
+        ] {
+            let verdict = s.sends_a(Packet::udp((FRIEND, 40_000), (A4, port)));
+            assert_eq!(verdict.passed, allowed, "UDP {port}: {verdict:?}");
+        }
+        // The same port of another protocol, and protocols without ports, have no rule.
+        dropped(&s.sends_a(Packet::udp((FRIEND, 1), (A4, 80))), Reason::NoRule);
+        dropped(&s.sends_a(Packet::sctp((FRIEND, 1), (A4, 80))), Reason::NoRule);
+        dropped(&s.sends_a(Packet::echo(FRIEND, A4, 1, false)), Reason::NoRule);
+        dropped(&s.sends_a(Packet::new(FRIEND, A4, 47, &[0; 8])), Reason::NoRule);
+        // Other peers have none at all.
+        dropped(&s.sends_a(syn(STRANGER, A4, 80)), Reason::NoRule);
+        dropped(&s.sends_a(syn(OUTSIDE, A4, 80)), Reason::NoRule);
+        // The prefix map speaks for addresses without an entry.
+        s.verdict(IN, LISTED, entry(allow::BOTH, &[], 0));
+        passed(&s.sends_a(syn(OUTSIDE, A4, 81)), Reason::Rule);
+        passed(&s.sends_a(Packet::echo(OUTSIDE, A4, 1, false)), Reason::Rule);
+        dropped(
+            &s.sends_a(syn(Ipv4Addr::new(203, 0, 114, 9), A4, 81)),
+            Reason::NoRule,
+        );
+        // An unknown address of the pod network matches nothing, whatever holds for the world.
+        s.verdict(IN, Identity::WORLD, entry(allow::BOTH, &[], 0));
+        dropped(&s.sends_a(syn(STRANGER, A4, 82)), Reason::NoRule);
+        passed(
+            &s.sends_a(syn(Ipv4Addr::new(203, 0, 114, 9), A4, 82)),
+            Reason::Rule,
+        );
+    });
+}
+
+#[test]
+fn an_audited_policy_reports_and_lets_pass() {
+    sandbox::run(|| {
+        let mut s = stage();
+        s.isolate(Direction::Ingress);
+        s.put(Entry::Slot(
+            IN,
+            SlotRecord {
+                allow: allow::ENFORCED,
+                cookie: Cookie(5),
+                ..SlotRecord::default()
+            },
+        ));
+        let verdict = s.sends_a(syn(FRIEND, A4, 80));
+        assert!(verdict.passed);
+        assert_eq!(
+            verdict.counted,
+            [(Action::Audit, Direction::Ingress, Reason::NoRule)]
+        );
+        let told = s.programs.told();
+        assert_eq!((told[0].action, told[0].cookie), (Action::Audit as u8, Cookie(5)));
+        // Its connection is tracked like any other.
+        passed(&s.sends_a(data(FRIEND, A4, 80)), Reason::Established);
+    });
+}
+
+#[test]
+fn the_own_node_always_passes_and_its_mask_never_does() {
+    sandbox::run(|| {
+        let mut s = stage();
+        s.isolate(Direction::Ingress);
+        s.isolate(Direction::Egress);
+        let probe = syn(NODE, A4, 8080);
+        passed(&s.run(ToPod, A, 0, &probe), Reason::OwnNode);
+        passed(
+            &s.a_sends(probe.clone().reversed().with_flags(SYN | ACK)),
+            Reason::Established,
+        );
+        // The same source, but forwarded: someone hides behind it.
+        let masked = syn(NODE, A4, 8081);
+        dropped(&s.run(ToPod, A, UPLINK, &masked), Reason::NoRule);
+        s.verdict(IN, HOST, entry(allow::BOTH, &[], 0));
+        dropped(&s.run(ToPod, A, UPLINK, &masked), Reason::NoRule);
+        assert_eq!(s.programs.told().last().unwrap().peer, Identity::MASQUERADED);
+        // It is what the prefixes say of its address.
+        let prefix = Prefix {
+            length: 128,
+            addr: v4(NODE),
+        };
+        s.put(Entry::Prefix(
+            prefix,
+            PrefixEntry {
+                identity: LISTED,
+                flags: 0,
+            },
+        ));
+        s.verdict(IN, LISTED, entry(allow::BOTH, &[], 0));
+        passed(&s.run(ToPod, A, UPLINK, &masked), Reason::Rule);
+        // Nor is every packet without an interface the node's: fragments lose it.
+        let piece = Packet::udp((FRIEND, 1), (A4, 9)).as_fragment(4, 0, true);
+        dropped(&s.run(ToPod, A, 0, &piece), Reason::NoRule);
+        let piece = Packet::udp((NODE, 1), (A4, 9)).as_fragment(5, 0, true);
+        passed(&s.run(ToPod, A, 0, &piece), Reason::OwnNode);
+    });
+}
+
+#[test]
+fn a_local_sender_is_known_by_its_interface() {
+    sandbox::run(|| {
+        let mut s = stage();
+        s.isolate(Direction::Ingress);
+        s.verdict(IN, FRIENDS, entry(allow::BOTH, &[], 0));
+        // Behind the node's address, or a friend's: it is B.
+        for source in [B4, NODE, FRIEND] {
+            dropped(&s.run(ToPod, A, B, &syn(source, A4, 80)), Reason::NoRule);
+        }
+        s.verdict(IN, NEIGHBOUR, entry(allow::BOTH, &[], 0));
+        passed(&s.run(ToPod, A, B, &syn(NODE, A4, 81)), Reason::Rule);
+        // A's own packets come back to it through a Service.
+        passed(&s.run(ToPod, A, A, &syn(NODE, A4, 82)), Reason::SelfTraffic);
+        s.isolate(Direction::Egress);
+        passed(&s.run(ToPod, A, A, &syn(NODE, A4, 83)), Reason::SelfTraffic);
+        passed(&s.a_sends(data(NODE, A4, 83).reversed()), Reason::Established);
+    });
+}
+
+#[test]
+fn many_equal_events_are_one_with_a_count() {
+    sandbox::run(|| {
+        let mut s = stage();
+        s.isolate(Direction::Ingress);
+        for _ in 0..50 {
+            dropped(&s.sends_a(syn(FRIEND, A4, 80)), Reason::NoRule);
+        }
+        let told = s.programs.told();
+        assert!(told.len() <= 3, "{} events", told.len());
+        let event = told[0];
+        assert_eq!(IpAddr::from(event.source), IpAddr::from(FRIEND));
+        assert_eq!(IpAddr::from(event.destination), IpAddr::from(A4));
+        assert_eq!(
+            (event.source_port, event.destination_port, event.protocol),
+            (40_000, 80, protocol::TCP)
+        );
+        assert_eq!(
+            (event.peer, event.cookie, event.generation),
+            (FRIENDS, Cookie(1002), 2)
+        );
+        assert_eq!(
+            (event.action, event.reason),
+            (Action::Drop as u8, Reason::NoRule as u8)
+        );
+        s.programs
+            .configure(|config| config.flags &= !Config::EVENTS)
+            .unwrap();
+        dropped(&s.sends_a(syn(FRIEND, A4, 81)), Reason::NoRule);
+        assert!(s.programs.told().is_empty());
+    });
+}
