@@ -23,6 +23,8 @@
 mod classes;
 mod compare;
 mod execute;
+#[cfg(test)]
+mod failures;
 mod steps;
 #[cfg(test)]
 mod tests;

@@ -59,7 +59,7 @@ fn apply(state: &mut State, step: &Step) {
 
 /// Walks the plan. After every step each packet meets the old verdict or the new one; and a flow, which keeps its
 /// admission while the generation stays, is judged again after its verdict has changed.
-fn check(observed: &State, desired: &State) -> Result<(), TestCaseError> {
+pub(super) fn check(observed: &State, desired: &State) -> Result<(), TestCaseError> {
     let ifindices = ifindices(&[observed, desired]);
     let (old, new) = (verdicts(observed, &ifindices), verdicts(desired, &ifindices));
     let steps = plan(observed, desired);
@@ -107,7 +107,11 @@ fn check(observed: &State, desired: &State) -> Result<(), TestCaseError> {
 }
 
 /// Some operations fail; then everything works again.
-fn check_failures(observed: &State, desired: &State, failing: &[Operation]) -> Result<(), TestCaseError> {
+pub(super) fn check_failures(
+    observed: &State,
+    desired: &State,
+    failing: &[Operation],
+) -> Result<(), TestCaseError> {
     let ifindices = ifindices(&[observed, desired]);
     let (old, new) = (verdicts(observed, &ifindices), verdicts(desired, &ifindices));
     let (mut states, mut live) = (vec![observed.clone()], observed.clone());
@@ -174,7 +178,7 @@ fn compiled(parts: &Parts, numbers: &mut Numbers) -> State {
 }
 
 /// As after an agent that ran for a while: through an earlier plan, so generations are not zero.
-fn observe(desired: &State) -> State {
+pub(super) fn observe(desired: &State) -> State {
     let steps = plan(&State::default(), desired);
     execute(&State::default(), steps, |_| Ok::<_, ()>(())).observed
 }

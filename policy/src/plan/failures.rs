@@ -1,0 +1,96 @@
+//! Changes in which one failed write could open something, each with every write failing once.
+
+use super::{
+    plan,
+    tests::{check, check_failures, observe},
+};
+use crate::{
+    compile::compile,
+    model::{NetworkPolicy, Object, Peer, PortMatch},
+    numbers::Numbers,
+    test_world::{block, endpoint, namespace, own, pod, policy, rule, tcp},
+    world::World,
+};
+
+/// x/web under policy `p`, x/db under a policy that tells a=1 and a=2 apart, and clients of both kinds.
+fn world(rules: &[(Peer, PortMatch)], client: &str) -> World {
+    let mut world = World::new("n1");
+    let (web, db) = (
+        pod("x/web", "10.0.0.1", &[("app", "web")]),
+        pod("x/db", "10.0.0.2", &[("app", "db")]),
+    );
+    world.attach(endpoint(7, &web));
+    world.attach(endpoint(8, &db));
+    let split = NetworkPolicy {
+        ingress: Some(vec![
+            rule(&[own(&[("a", "1")])], &[tcp(80, 80)]),
+            rule(&[own(&[("a", "2")])], &[tcp(81, 81)]),
+        ]),
+        ..policy("x/split", &[("app", "db")])
+    };
+    let rules = rules
+        .iter()
+        .map(|(peer, port)| rule(std::slice::from_ref(peer), std::slice::from_ref(port)));
+    let p = NetworkPolicy {
+        ingress: Some(rules.collect()),
+        ..policy("x/p", &[("app", "web")])
+    };
+    for object in [
+        namespace("x", &[]),
+        Object::Pod(web),
+        Object::Pod(db),
+        Object::Pod(pod("x/one", "10.0.1.1", &[("a", "1")])),
+        Object::Pod(pod("x/two", "10.0.1.2", &[("a", "2")])),
+        Object::Pod(pod("x/client", "10.0.1.3", &[("a", client)])),
+        Object::NetworkPolicy(split),
+        Object::NetworkPolicy(p),
+    ] {
+        world.apply(object);
+    }
+    world
+}
+
+fn every_single_failure(before: &World, after: &World) {
+    let mut numbers = Numbers::default();
+    let observed = observe(&compile(before, &mut numbers).state);
+    let desired = compile(after, &mut numbers).state;
+    check(&observed, &desired).unwrap();
+    let steps = plan(&observed, &desired);
+    assert!(steps.len() > 3);
+    for step in steps {
+        check_failures(&observed, &desired, &[step.operation])
+            .unwrap_or_else(|error| panic!("{step:?}: {error}"));
+    }
+}
+
+#[test]
+fn a_client_and_a_rule_change_sides() {
+    // Denied before and after; allowed only where the new rule meets the old label.
+    let (one, two) = (own(&[("a", "1")]), own(&[("a", "2")]));
+    every_single_failure(
+        &world(&[(two, tcp(80, 81))], "1"),
+        &world(&[(one, tcp(80, 81))], "2"),
+    );
+}
+
+#[test]
+fn a_hole_comes_with_its_block() {
+    let nothing = (Peer::Nothing, tcp(80, 80));
+    let holed = (block("192.168.0.0/24", &["192.168.0.1/32"]), tcp(80, 80));
+    every_single_failure(
+        &world(std::slice::from_ref(&nothing), "1"),
+        &world(std::slice::from_ref(&holed), "1"),
+    );
+    every_single_failure(&world(&[holed], "1"), &world(&[nothing], "1"));
+}
+
+#[test]
+fn clients_that_were_told_apart_become_one() {
+    let apart = [
+        (own(&[("a", "1")]), tcp(80, 80)),
+        (own(&[("app", "db")]), tcp(81, 81)),
+    ];
+    let together = [(own(&[]), tcp(443, 443))];
+    every_single_failure(&world(&apart, "1"), &world(&together, "2"));
+    every_single_failure(&world(&together, "2"), &world(&apart, "1"));
+}
