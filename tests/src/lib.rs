@@ -1,8 +1,8 @@
 //! What the tests, the lab and the demo are made of.
 
+pub mod demo;
 pub mod kernel;
 pub mod lab;
-pub mod sandbox;
 pub mod oracle;
+pub mod sandbox;
 pub mod worlds;
-pub mod demo;
