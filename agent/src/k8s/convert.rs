@@ -83,7 +83,7 @@ pub struct Converted {
 pub fn convert(view: &View) -> Converted {
     let mut converter = Converter::default();
     for sourced in &view.objects {
-        if let Manifest::Namespace(namespace) = &sourced.object {
+        if let Manifest::Namespace(namespace) = &*sourced.object {
             converter.begin(sourced, None);
             converter.namespace(namespace);
         }
@@ -132,7 +132,7 @@ impl Converter {
 
     fn object(&mut self, sourced: &Sourced) {
         self.begin(sourced, None);
-        match &sourced.object {
+        match &*sourced.object {
             Manifest::Namespace(_) | Manifest::Service(_) => {}
             Manifest::Pod(object) => self.objects.push(Object::Pod(pod(object))),
             Manifest::Node(object) => self.objects.push(Object::Node(node(object))),

@@ -5,7 +5,7 @@ mod strict;
 #[cfg(test)]
 mod tests;
 
-use std::{ops::RangeInclusive, path::Path};
+use std::{ops::RangeInclusive, path::Path, sync::Arc};
 
 use k8s_openapi::api::{
     core::v1::{Namespace, Node as KubernetesNode, Pod, Service},
@@ -190,6 +190,7 @@ impl Decoder<'_> {
         }
         match self.decode(node, &header) {
             Decoded::Good(object) => {
+                let object = Arc::new(object);
                 let lines = self.lines(node, in_list);
                 self.file.documents.push(Document {
                     object,

@@ -23,6 +23,7 @@ use std::{
     io,
     ops::RangeInclusive,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use k8s_openapi::{
@@ -62,8 +63,8 @@ pub struct File {
 /// An object and where it stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
-    /// The object.
-    pub object: Manifest,
+    /// The object, shared with whoever remembers it.
+    pub object: Arc<Manifest>,
     /// First to last line that it takes in the file.
     pub lines: RangeInclusive<usize>,
     /// It is an item of a List; the lines are the item's.
@@ -80,7 +81,7 @@ pub struct Broken {
     /// It is, or may be, a NetworkPolicy: what it isolates while no good version is known.
     pub isolates: Option<Isolation>,
     /// The object, where only unknown fields are wrong with it.
-    pub lenient: Option<Box<Manifest>>,
+    pub lenient: Option<Arc<Manifest>>,
     /// Not even the kind can be read: it may have been anything.
     pub unreadable: bool,
 }
@@ -229,9 +230,10 @@ impl Loader {
                 Some((before, file)) if before == text => file,
                 Some(_) | None => {
                     let mut file = decode::file(&path, &text);
-                    file.documents
-                        .iter_mut()
-                        .for_each(|document| prune(&mut document.object));
+                    for document in &mut file.documents {
+                        // Nobody else has it yet.
+                        Arc::get_mut(&mut document.object).into_iter().for_each(prune);
+                    }
                     file
                 }
             };

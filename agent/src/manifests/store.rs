@@ -15,6 +15,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{Broken, File, Isolation, Loaded, Manifest, ObjectName, Problem};
@@ -27,7 +28,7 @@ pub struct Sourced {
     /// The object's first line.
     pub line: usize,
     /// The object.
-    pub object: Manifest,
+    pub object: Arc<Manifest>,
 }
 
 /// What is in force.
@@ -65,7 +66,7 @@ impl Store {
                     view.problems.push(twice(&name, first, &file.path, line));
                     continue;
                 }
-                let object = document.object.clone();
+                let object = Arc::clone(&document.object);
                 fresh.insert(
                     name,
                     Sourced {
@@ -132,7 +133,7 @@ impl Store {
                 return;
             }
             if let Some(object) = lenient {
-                let object = (**object).clone();
+                let object = Arc::clone(object);
                 all.insert(
                     name.clone(),
                     Sourced {

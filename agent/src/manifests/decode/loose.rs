@@ -1,6 +1,6 @@
 //! What can still be said of a document that is not understood.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
@@ -77,7 +77,7 @@ impl Decoder<'_> {
             }),
             unreadable: kind.is_none() && isolates.is_none() && !matches!(node.value, Value::Mapping(_)),
             isolates,
-            lenient: lenient.map(Box::new),
+            lenient: lenient.map(Arc::new),
         });
     }
 

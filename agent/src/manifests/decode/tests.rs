@@ -169,7 +169,7 @@ fn other_kinds_are_named_and_not_looked_at() {
     let file =
         read("apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: x}\nspec: {any: thing}\n");
     assert_eq!(file.errors, []);
-    assert!(matches!(&file.documents[0].object, Manifest::Other { kind, .. } if kind == "Service"));
+    assert!(matches!(&*file.documents[0].object, Manifest::Other { kind, .. } if kind == "Service"));
 }
 
 #[test]
