@@ -167,3 +167,60 @@ impl Maps for Fake {
         Ok(before - self.flows.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use vethwall_common::{
+        identity::Identity,
+        verdict::{VerdictEntry, VerdictKey},
+    };
+
+    use super::*;
+
+    fn verdict(identity: u32) -> Entry {
+        Entry::Verdict(
+            VerdictKey {
+                slot: 1,
+                identity: Identity(identity),
+            },
+            VerdictEntry::default(),
+        )
+    }
+
+    #[test]
+    fn it_holds_what_is_put_and_fails_when_told() {
+        let mut fake = Fake::new();
+        fake.put(&verdict(1)).unwrap();
+        fake.fail_after(1);
+        fake.put(&verdict(2)).unwrap();
+        assert!(fake.put(&verdict(3)).is_err());
+        assert!(fake.delete(&verdict(1).key()).is_err());
+        fake.heal();
+        fake.fail_on(verdict(3).key());
+        assert!(fake.put(&verdict(3)).is_err());
+        fake.delete(&verdict(1).key()).unwrap();
+        fake.delete(&verdict(1).key()).unwrap();
+        assert_eq!(fake.entries().unwrap(), [verdict(2)]);
+        assert_eq!(fake.calls().len(), 4, "calls that failed are not in the list");
+    }
+
+    #[test]
+    fn it_can_be_full() {
+        let mut fake = Fake::new();
+        fake.limit(1);
+        fake.put(&verdict(1)).unwrap();
+        fake.put(&verdict(1)).unwrap();
+        assert!(matches!(
+            fake.put(&verdict(2)),
+            Err(Error::Full { max_entries: 1, .. })
+        ));
+    }
+
+    #[test]
+    fn it_refuses_what_the_kernel_refuses() {
+        let mut fake = Fake::new();
+        let nowhere = Entry::Verdict(VerdictKey::default(), VerdictEntry::default());
+        assert!(matches!(fake.put(&nowhere), Err(Error::Invalid { .. })));
+        assert!(fake.calls().is_empty());
+    }
+}
