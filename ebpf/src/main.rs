@@ -18,6 +18,8 @@ mod judge;
 mod lookup;
 mod maps;
 mod parse;
+#[cfg(test)]
+mod parse_test;
 mod skb;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
