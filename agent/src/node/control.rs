@@ -63,12 +63,9 @@ impl<M: Maps> Control<M> {
     }
 
     /// These are all the objects there are.
-    pub fn set_objects(&mut self, objects: Objects) {
-        if objects.incomplete.is_none() {
-            self.world.replace(objects.objects.iter().cloned());
-        }
+    pub fn set_objects(&mut self, mut objects: Objects) {
+        self.world.replace(std::mem::take(&mut objects.objects));
         self.objects = objects;
-        self.objects.objects.clear();
     }
 
     /// A pod's interface came.
@@ -274,6 +271,13 @@ mod tests {
         assert!(control.sync());
         assert!(control.enforcing(7));
         assert_eq!(control.applied_digest(), "2");
+        // From then on a file that can not be read holds up nothing else.
+        control.set_objects(Objects {
+            incomplete: Some("new.yaml".into()),
+            ..objects("3", vec![pod("web", "10.0.0.2"), deny()])
+        });
+        assert!(control.sync());
+        assert_eq!(control.applied_digest(), "3");
     }
 
     #[test]
