@@ -90,6 +90,24 @@ fn plugin_and_agent_may_attach_at_the_same_time() {
 }
 
 #[test]
+fn nobody_ends_the_line_before_us() {
+    sandbox::run(|| {
+        let mut kernel = load();
+        let ifindex = pod("a", "10.0.0.2/24");
+        // Stands for a program of somebody else.
+        let other = kernel.program(maps::FROM_BRIDGE).unwrap();
+        let id = other.info().unwrap().id();
+        other.attach("va", TcAttachType::Ingress).unwrap();
+        attach::attach_endpoint(&pins(), ifindex, "va", Choice::Best).unwrap();
+        let (_, line) = SchedClassifier::query_tcx("va", TcAttachType::Ingress).unwrap();
+        let line: Vec<_> = line.iter().map(|program| program.id()).collect();
+        let ours = attach::links(&pins()).unwrap();
+        let ours = ours.iter().find(|link| link.program == maps::FROM_POD).unwrap();
+        assert_eq!(line, [ours.program_id, id]);
+    });
+}
+
+#[test]
 fn an_upgrade_replaces_programs_and_keeps_links() {
     sandbox::run(|| {
         let first = load();
