@@ -172,11 +172,13 @@ impl Converter {
     /// A policy that nobody could read in full: isolates both ways (SEMANTICS 18).
     fn isolation(&mut self, isolation: &Isolation) {
         let Isolation {
+            file,
+            line,
             namespace,
             name,
             pods,
         } = isolation;
-        (self.file, self.line) = (None, 0);
+        (self.file, self.line) = (Some(file.clone()), *line);
         self.policy = Some(PolicyRef {
             namespace: namespace.clone(),
             name: name.clone(),

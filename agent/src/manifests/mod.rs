@@ -100,6 +100,10 @@ pub struct ObjectName {
 /// What a policy isolates that can not be read in full.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Isolation {
+    /// The file it stands in.
+    pub file: PathBuf,
+    /// Its first line.
+    pub line: usize,
     /// Its namespace.
     pub namespace: String,
     /// Its name, or a place holder.

@@ -62,6 +62,8 @@ impl Decoder<'_> {
             None => selector.is_some(),
         };
         let isolates = policy.then(|| Isolation {
+            file: self.path.to_owned(),
+            line,
             namespace: namespace.to_owned(),
             name: name.map_or_else(|| placeholder(self.path, line), str::to_owned),
             pods: selector.and_then(|selector| self.selector(selector)),
