@@ -192,17 +192,14 @@ fn reason(side: &Side) -> String {
             Some(by) => format!("by {} rule {}", escape(&by.policy.to_string()), by.rule),
             None => "by a rule".to_owned(),
         },
-        SideReason::NoRule if rules == 0 => {
-            format!("isolated by {names}, which has no {direction} rules")
+        SideReason::NoRule => {
+            let none = match rules {
+                0 => format!("no {direction} rules"),
+                1 => "the one rule does not match".to_owned(),
+                n => format!("none of {n} rules matches"),
+            };
+            format!("isolated by {names}; {none}")
         }
-        SideReason::NoRule => format!(
-            "isolated by {names}; none of {} matches",
-            if rules == 1 {
-                "its one rule".to_owned()
-            } else {
-                format!("{rules} rules")
-            }
-        ),
         SideReason::SelfTraffic => "a pod always reaches itself".to_owned(),
         SideReason::OwnNode => "a pod's own node always reaches it".to_owned(),
         SideReason::UnknownPod => "no such pod is known".to_owned(),

@@ -21,7 +21,7 @@ fn an_explanation_shows_both_directions_and_what_failed() {
 shop/web -> shop/db port 5432/TCP  DENIED
 
 EGRESS  of shop/web  ALLOWED  no policy isolates it for egress
-INGRESS of shop/db  DENIED  isolated by shop/db-allow-api; none of its one rule matches
+INGRESS of shop/db  DENIED  isolated by shop/db-allow-api; the one rule does not match
   shop/db-allow-api  1 rule
     ✗ rule 1  does not match
       ✗ peer  pods app=api in namespace shop: shop/web has app=web
@@ -96,7 +96,7 @@ fn manifests_alone_are_enough_for_an_answer() {
     for part in [
         "shop/web -> shop/db port 5432/TCP  DENIED\n",
         "EGRESS  of shop/web  ALLOWED  no policy isolates it for egress\n",
-        "INGRESS of shop/db  DENIED  isolated by shop/db-allow-api; none of its one rule matches\n",
+        "INGRESS of shop/db  DENIED  isolated by shop/db-allow-api; the one rule does not match\n",
         "  ✗ rule 1  does not match\n",
         "  ✓ port  ",
         "app=web",
