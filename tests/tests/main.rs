@@ -4,4 +4,5 @@ mod datapath;
 mod demo;
 mod differential;
 mod kernel;
+mod lab;
 mod plugin;

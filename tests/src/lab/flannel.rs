@@ -179,13 +179,25 @@ pub(super) fn outside(state: &State) -> String {
     out
 }
 
-/// Rules of the outside host: one server answers for every address and port.
-pub(super) fn outside_rules() -> String {
-    format!(
-        "*nat\n\
+/// Rules of the outside host: one server answers for every address and port but the cluster's own.
+pub(super) fn outside_rules(v6: bool) -> String {
+    let (inner, echo) = if v6 {
+        (
+            [NETWORK6, "fd00:10:96::/48"],
+            "ipv6-icmp --icmpv6-type echo-request",
+        )
+    } else {
+        ([NETWORK4, "10.96.0.0/16"], "icmp --icmp-type echo-request")
+    };
+    let mut out = String::from("*mangle\n");
+    for network in inner {
+        out += &format!("-A PREROUTING -i eth0 -d {network} -j DROP\n");
+    }
+    out + &format!(
+        "COMMIT\n*nat\n\
          -A PREROUTING -i eth0 -p tcp -j REDIRECT --to-ports {OUTSIDE_PORT}\n\
          -A PREROUTING -i eth0 -p udp -j REDIRECT --to-ports {OUTSIDE_PORT}\n\
-         -A PREROUTING -i eth0 -p icmp -j REDIRECT\nCOMMIT\n"
+         -A PREROUTING -i eth0 -p {echo} -j REDIRECT\nCOMMIT\n"
     )
 }
 

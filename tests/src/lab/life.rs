@@ -393,16 +393,7 @@ impl Lab {
         let place = self.place(self.state.outside);
         place.ip(&flannel::outside(&self.state))?;
         for v6 in self.families() {
-            let rules = flannel::outside_rules();
-            restore(
-                &place,
-                v6,
-                &if v6 {
-                    rules.replace("-p icmp ", "-p ipv6-icmp --icmpv6-type echo-request ")
-                } else {
-                    rules
-                },
-            )?;
+            restore(&place, v6, &flannel::outside_rules(v6))?;
         }
         let ports = ["TCP", "UDP"].map(|protocol| Port {
             protocol: protocol.to_owned(),

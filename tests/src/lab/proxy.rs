@@ -347,19 +347,108 @@ fn external_rules(
     rules
 }
 
-/// The jumps into kube-proxy's chains: once for a node and family, before the first [`rules`].
+/// The jumps into kube-proxy's chains, before all other rules: once for a node and family, before the first [`rules`].
 pub(super) fn hooks() -> &'static str {
     "*filter\n\
      :KUBE-SERVICES - [0:0]\n:KUBE-EXTERNAL-SERVICES - [0:0]\n:KUBE-FORWARD - [0:0]\n\
-     -A INPUT -m conntrack --ctstate NEW -m comment --comment \"kubernetes externally-visible service portals\" -j KUBE-EXTERNAL-SERVICES\n\
-     -A FORWARD -m comment --comment \"kubernetes forwarding rules\" -j KUBE-FORWARD\n\
-     -A FORWARD -m conntrack --ctstate NEW -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n\
-     -A FORWARD -m conntrack --ctstate NEW -m comment --comment \"kubernetes externally-visible service portals\" -j KUBE-EXTERNAL-SERVICES\n\
-     -A OUTPUT -m conntrack --ctstate NEW -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n\
+     -I INPUT -m conntrack --ctstate NEW -m comment --comment \"kubernetes externally-visible service portals\" -j KUBE-EXTERNAL-SERVICES\n\
+     -I FORWARD -m conntrack --ctstate NEW -m comment --comment \"kubernetes externally-visible service portals\" -j KUBE-EXTERNAL-SERVICES\n\
+     -I FORWARD -m conntrack --ctstate NEW -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n\
+     -I FORWARD -m comment --comment \"kubernetes forwarding rules\" -j KUBE-FORWARD\n\
+     -I OUTPUT -m conntrack --ctstate NEW -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n\
      COMMIT\n*nat\n\
      :KUBE-SERVICES - [0:0]\n:KUBE-POSTROUTING - [0:0]\n\
-     -A PREROUTING -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n\
-     -A OUTPUT -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n\
-     -A POSTROUTING -m comment --comment \"kubernetes postrouting rules\" -j KUBE-POSTROUTING\n\
+     -I PREROUTING -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n\
+     -I OUTPUT -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n\
+     -I POSTROUTING -m comment --comment \"kubernetes postrouting rules\" -j KUBE-POSTROUTING\n\
      COMMIT\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chains_are_named_as_kube_proxy_names_them() {
+        let name = |name, protocol| chain("KUBE-SVC-", &[name, protocol]);
+        assert_eq!(
+            name("kube-system/kube-dns:dns-tcp", "tcp"),
+            "KUBE-SVC-ERIFXISQEP7F7OF4"
+        );
+        assert_eq!(
+            name("kube-system/kube-dns:dns", "udp"),
+            "KUBE-SVC-TCOU7JCQXEZGVUNU"
+        );
+        assert_eq!(
+            name("default/kubernetes:https", "tcp"),
+            "KUBE-SVC-NPX46M4PTMTKRN6Y"
+        );
+    }
+
+    fn state(pods: usize) -> State {
+        let mut state = State::default();
+        for index in 0..pods {
+            let pod = Pod {
+                namespace: "x".into(),
+                name: format!("p{index}"),
+                node: "n".into(),
+                labels: [("app".to_owned(), "web".to_owned())].into(),
+                addresses: vec![IpAddr::from([10, 244, 0, u8::try_from(index).unwrap() + 2])],
+                ..Pod::default()
+            };
+            state.pods.insert(pod.key(), pod);
+        }
+        let service = Service {
+            namespace: "x".into(),
+            name: "web".into(),
+            addresses: vec![IpAddr::from([10, 96, 0, 1])],
+            selector: Some([("app".to_owned(), "web".to_owned())].into()),
+            ports: vec![ServicePort {
+                protocol: "tcp".into(),
+                port: 80,
+                target: "8080".into(),
+                ..ServicePort::default()
+            }],
+            ..Service::default()
+        };
+        state.services.insert("x/web".into(), service);
+        state
+    }
+
+    #[test]
+    fn every_pod_behind_a_service_is_as_likely_as_the_others() {
+        let (text, _) = rules(&state(3), "n", false, &BTreeSet::new());
+        for chance in ["0.3333333333", "0.5000000000"] {
+            assert_eq!(
+                text.matches(&format!("--probability {chance}")).count(),
+                1,
+                "{text}"
+            );
+        }
+        assert_eq!(
+            text.matches("-j DNAT --to-destination 10.244.0.").count(),
+            3,
+            "{text}"
+        );
+        assert_eq!(
+            text.matches("-s 10.244.0.3 -j KUBE-MARK-MASQ").count(),
+            1,
+            "a pod that reaches itself: {text}"
+        );
+    }
+
+    #[test]
+    fn a_service_without_pods_is_refused_and_its_chains_go() {
+        let (_, before) = rules(&state(1), "n", false, &BTreeSet::new());
+        assert_eq!(before.len(), 2);
+        let (text, after) = rules(&state(0), "n", false, &before);
+        assert!(after.is_empty());
+        assert!(text.contains("has no endpoints\" -j REJECT"), "{text}");
+        for chain in before {
+            assert!(
+                text.contains(&format!(":{chain} - [0:0]")) && text.contains(&format!("-X {chain}\n")),
+                "{text}"
+            );
+        }
+    }
 }
