@@ -37,6 +37,14 @@ impl Words {
         }
     }
 
+    /// The bytes, for a log line.
+    #[cfg(feature = "debug-log")]
+    #[inline(always)]
+    pub(crate) fn octets(&self) -> [u8; 16] {
+        let word = u128::from(u64::from_be(self.high)) << 64 | u128::from(u64::from_be(self.low));
+        word.to_be_bytes()
+    }
+
     /// Whether this is an IPv4 address.
     #[inline(always)]
     pub(crate) const fn is_v4(&self) -> bool {

@@ -251,7 +251,7 @@ fn second_stage(raw: *mut __sk_buff, case: &mut Case, author: u32) -> u64 {
 /// This CPU's case. In a map, because the verifier then takes what was parsed for unknown and looks at everything
 /// behind it once, not once for each way through the parser; and because the stack is small.
 #[inline(always)]
-fn scratch() -> Option<&'static mut Case> {
+pub(crate) fn scratch() -> Option<&'static mut Case> {
     // SAFETY: the hooks run with softirqs off and never one within another, so nobody else uses this CPU's element.
     SCRATCH.get_ptr_mut(0).map(|case| unsafe { &mut *case })
 }

@@ -15,6 +15,7 @@ mod event;
 mod flow;
 mod hooks;
 mod judge;
+mod log;
 mod lookup;
 mod maps;
 mod parse;
@@ -27,19 +28,23 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 /// Packets from a pod: ingress of its veth.
 #[classifier]
 fn from_pod(context: TcContext) -> i32 {
-    hooks::from_pod(skb::Frame::new(&context))
+    log::verdict(&context, "from_pod", hooks::from_pod(skb::Frame::new(&context)))
 }
 
 /// Packets to a pod: egress of its veth.
 #[classifier]
 fn to_pod(context: TcContext) -> i32 {
-    hooks::to_pod(skb::Frame::new(&context))
+    log::verdict(&context, "to_pod", hooks::to_pod(skb::Frame::new(&context)))
 }
 
 /// Packets from pods to the node and beyond: ingress of the bridge.
 #[classifier]
 fn from_bridge(context: TcContext) -> i32 {
-    hooks::from_bridge(skb::Frame::new(&context))
+    log::verdict(
+        &context,
+        "from_bridge",
+        hooks::from_bridge(skb::Frame::new(&context)),
+    )
 }
 
 /// Nothing at all: what a benchmark subtracts.
