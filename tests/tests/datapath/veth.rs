@@ -66,6 +66,12 @@ fn what_is_no_pods_veth_is_refused() {
         ip("link add index 61 name h0 type veth peer name z0 index 60 netns a").unwrap();
         assert!(refused("/run/netns/b", "x0").contains("not in this network namespace"));
 
+        // Nor is it enough that the host's veth leads into the same pod: it must lead to the same interface.
+        ip("link add index 70 name x1 netns b type veth peer name y1 index 71 netns c").unwrap();
+        ip("link add index 71 name h1 type veth peer name z1 index 72 netns b").unwrap();
+        assert!(refused("/run/netns/b", "x1").contains("not in this network namespace"));
+        assert_eq!(veth::find(Path::new("/run/netns/b"), "z1").unwrap().name, "h1");
+
         let error = veth::find(Path::new("/run/netns/gone"), "eth0").unwrap_err();
         assert!(error.to_string().contains("/run/netns/gone"), "{error}");
     });
