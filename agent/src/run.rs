@@ -42,14 +42,20 @@ use crate::{
 
 /// Runs the agent until SIGTERM or SIGINT. What it wrote to the kernel stays in force.
 pub fn run(config: AgentConfig) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log_level)
-        .with_context(|| format!("{:?} is neither a log level nor a list of target=level", config.log_level))?;
+    let filter = EnvFilter::try_new(&config.log_level).with_context(|| {
+        format!(
+            "{:?} is neither a log level nor a list of target=level",
+            config.log_level
+        )
+    })?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(config.log_color)
         .with_writer(std::io::stderr)
         .init();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(serve(config))
 }
 
@@ -72,7 +78,9 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
     let events = node.events().map_err(|error| anyhow::anyhow!(error.chain()))?;
 
     let (inputs, receiver) = mpsc::channel();
-    let owner = thread::Builder::new().name("node".to_owned()).spawn(move || node.run(&receiver))?;
+    let owner = thread::Builder::new()
+        .name("node".to_owned())
+        .spawn(move || node.run(&receiver))?;
     let history = Arc::clone(&flows);
     thread::Builder::new()
         .name("events".to_owned())
@@ -97,7 +105,9 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
     info!("stopping; everything stays in force");
     // The thread may have ended by itself; then there is nobody to tell.
     drop(inputs.send(Input::Stop));
-    owner.join().map_err(|_| anyhow::anyhow!("the node's thread panicked"))
+    owner
+        .join()
+        .map_err(|_| anyhow::anyhow!("the node's thread panicked"))
 }
 
 /// Ring buffer to named flows. Ends with the process.
@@ -126,6 +136,8 @@ fn name_events(mut events: Events, names: &RwLock<Names>, flows: &Flows, read: &
 /// Both clocks now. The monotonic one can not fail; zero shows a wrong time rather than no event.
 fn event_clock() -> EventClock {
     let monotonic = clock_gettime(ClockId::CLOCK_MONOTONIC).map(std::time::Duration::from);
-    let nanoseconds = monotonic.map(|t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX)).unwrap_or_default();
+    let nanoseconds = monotonic
+        .map(|t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX))
+        .unwrap_or_default();
     EventClock::new(Timestamp::now(), nanoseconds)
 }

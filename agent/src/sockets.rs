@@ -52,7 +52,8 @@ pub fn listen(run_dir: &Path, name: &str) -> anyhow::Result<UnixListener> {
         }
         Ok(()) | Err(_) => {}
     }
-    let listener = UnixListener::bind(&path).with_context(|| format!("can not listen on {}", path.display()))?;
+    let listener =
+        UnixListener::bind(&path).with_context(|| format!("can not listen on {}", path.display()))?;
     fs::set_permissions(&path, Permissions::from_mode(0o600))
         .with_context(|| format!("can not restrict {}", path.display()))?;
     Ok(listener)
@@ -76,7 +77,8 @@ pub async fn serve_plugin(listener: UnixListener, node: Sender<Input>) {
                     return write(&mut out, &refusal).await;
                 }
             };
-            let stopping = || proto::Response::failed(code::TRY_LATER, "vethwall: the node agent is stopping");
+            let stopping =
+                || proto::Response::failed(code::TRY_LATER, "vethwall: the node agent is stopping");
             let response = match node.send(input) {
                 Ok(()) => response.await.unwrap_or_else(|_| stopping()),
                 Err(_) => stopping(),
@@ -120,7 +122,10 @@ pub async fn serve_people(listener: UnixListener, node: Sender<Input>, flows: Ar
                     Err(error) => Response::Error(error),
                 },
                 Request::Explain(request) => {
-                    match question(&node, |reply| Input::Explain(request, reply)).await.flatten() {
+                    match question(&node, |reply| Input::Explain(request, reply))
+                        .await
+                        .flatten()
+                    {
                         Ok(explanation) => Response::Explanation(Box::new(explanation)),
                         Err(error) => Response::Error(error),
                     }

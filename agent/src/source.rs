@@ -22,10 +22,18 @@ use crate::{
 /// Starts the thread. The directory must be there; what becomes of it later is watched.
 pub fn spawn(directory: PathBuf, node: Sender<Input>) -> anyhow::Result<()> {
     manifests::read(&directory).with_context(|| {
-        format!("can not read the manifests in {}; name a directory with --manifests DIR", directory.display())
+        format!(
+            "can not read the manifests in {}; name a directory with --manifests DIR",
+            directory.display()
+        )
     })?;
     let mut watch = Watch::new(&directory);
-    let mut reader = Reader { directory, loader: Loader::default(), store: Store::default(), last: None };
+    let mut reader = Reader {
+        directory,
+        loader: Loader::default(),
+        store: Store::default(),
+        last: None,
+    };
     let run = move || {
         loop {
             if let Some(objects) = reader.read()
@@ -94,7 +102,10 @@ fn objects(directory: &Path, loader: &mut Loader, store: &mut Store, texts: Text
             texts.push(format!("{}: {}", problem.code, problem.message));
         }
         problems.push(ManifestProblem {
-            file: problem.file.map(|file| file.display().to_string()).unwrap_or_default(),
+            file: problem
+                .file
+                .map(|file| file.display().to_string())
+                .unwrap_or_default(),
             line: problem.line,
             column: 0,
             message: problem.message,
@@ -113,20 +124,37 @@ fn objects(directory: &Path, loader: &mut Loader, store: &mut Store, texts: Text
 }
 
 fn incomplete(view: &View) -> Option<String> {
-    let files: Vec<String> = view.unreadable.iter().map(|file| file.display().to_string()).collect();
-    (!files.is_empty())
-        .then(|| format!("{} could never be read, so it is not known which policies it holds", files.join(", ")))
+    let files: Vec<String> = view
+        .unreadable
+        .iter()
+        .map(|file| file.display().to_string())
+        .collect();
+    (!files.is_empty()).then(|| {
+        format!(
+            "{} could never be read, so it is not known which policies it holds",
+            files.join(", ")
+        )
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const POLICY: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: a, namespace: b}\n";
+    const POLICY: &str =
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: a, namespace: b}\n";
 
     fn read(texts: &[(&str, &str)]) -> Objects {
-        let texts = texts.iter().map(|(path, text)| (PathBuf::from(path), text.as_bytes().to_vec())).collect();
-        objects(Path::new("/d"), &mut Loader::default(), &mut Store::default(), texts)
+        let texts = texts
+            .iter()
+            .map(|(path, text)| (PathBuf::from(path), text.as_bytes().to_vec()))
+            .collect();
+        objects(
+            Path::new("/d"),
+            &mut Loader::default(),
+            &mut Store::default(),
+            texts,
+        )
     }
 
     #[test]
@@ -135,7 +163,10 @@ mod tests {
         assert_eq!(read(&[("a.yaml", &good)]).incomplete, None);
         let broken = read(&[("a.yaml", &good), ("b.yaml", "{")]);
         assert!(broken.incomplete.unwrap().contains("b.yaml"));
-        assert_eq!((broken.problems.len(), broken.problems[0].file.as_str()), (1, "b.yaml"));
+        assert_eq!(
+            (broken.problems.len(), broken.problems[0].file.as_str()),
+            (1, "b.yaml")
+        );
     }
 
     #[test]
@@ -143,8 +174,15 @@ mod tests {
         let spec = "spec: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/33}}]}]}\n";
         let objects = read(&[("a.yaml", &format!("{POLICY}{spec}"))]);
         assert_eq!(objects.objects.len(), 1);
-        let name = PolicyName { namespace: "b".into(), name: "a".into() };
-        assert!(objects.policy_problems[&name][0].contains("10.0.0.0/33"), "{:?}", objects.policy_problems);
+        let name = PolicyName {
+            namespace: "b".into(),
+            name: "a".into(),
+        };
+        assert!(
+            objects.policy_problems[&name][0].contains("10.0.0.0/33"),
+            "{:?}",
+            objects.policy_problems
+        );
         assert_eq!(objects.problems[0].file, "a.yaml");
     }
 }

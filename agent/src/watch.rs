@@ -34,8 +34,11 @@ impl Watch {
         if let Err(error) = &inotify {
             warn!("no inotify ({error}): changes of manifests are seen within two seconds");
         }
-        let mut watch = Self { directory: directory.to_owned(), inotify: inotify.ok() };
-        watch.add(&directory.to_owned());
+        let mut watch = Self {
+            directory: directory.to_owned(),
+            inotify: inotify.ok(),
+        };
+        watch.add(directory);
         watch
     }
 
@@ -46,7 +49,10 @@ impl Watch {
             return;
         };
         let mut descriptors = [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)];
-        if matches!(poll(&mut descriptors, PollTimeout::from(LOOK_MILLISECONDS)), Ok(0)) {
+        if matches!(
+            poll(&mut descriptors, PollTimeout::from(LOOK_MILLISECONDS)),
+            Ok(0)
+        ) {
             return;
         }
         thread::sleep(SETTLE);
@@ -69,7 +75,9 @@ impl Watch {
         if inotify.add_watch(directory, events).is_err() {
             return;
         }
-        let Ok(entries) = fs::read_dir(directory) else { return };
+        let Ok(entries) = fs::read_dir(directory) else {
+            return;
+        };
         for entry in entries.flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 self.add(&entry.path());
@@ -94,6 +102,10 @@ mod tests {
         watch.changed();
         fs::write(below.join("x.yaml"), "").unwrap();
         watch.changed();
-        assert!(started.elapsed() < Duration::from_millis(LOOK_MILLISECONDS.into()), "{:?}", started.elapsed());
+        assert!(
+            started.elapsed() < Duration::from_millis(LOOK_MILLISECONDS.into()),
+            "{:?}",
+            started.elapsed()
+        );
     }
 }

@@ -105,7 +105,11 @@ impl<M: Maps> Control<M> {
         });
         let complete = outcome.complete();
         // The same cause fails many steps: one line each tells enough.
-        self.failures = outcome.failures.iter().map(|(step, error)| format!("{}: {}", step.why, error.chain())).collect();
+        self.failures = outcome
+            .failures
+            .iter()
+            .map(|(step, error)| format!("{}: {}", step.why, error.chain()))
+            .collect();
         self.failures.dedup();
         self.observed = outcome.observed;
         self.numbers.release(&self.observed);
@@ -139,8 +143,12 @@ impl<M: Maps> Control<M> {
 
     /// Whether the interface's record, with the policy of now, is in the maps.
     pub fn enforcing(&self, ifindex: u32) -> bool {
-        let Some(record) = self.observed.endpoints.get(&ifindex) else { return false };
-        let Some(wanted) = self.compiled.state.endpoints.get(&ifindex) else { return false };
+        let Some(record) = self.observed.endpoints.get(&ifindex) else {
+            return false;
+        };
+        let Some(wanted) = self.compiled.state.endpoints.get(&ifindex) else {
+            return false;
+        };
         record.ingress.slot() == wanted.ingress.slot()
             && record.egress.slot() == wanted.egress.slot()
             && record.ingress.slot() != 0
@@ -241,7 +249,11 @@ mod tests {
     }
 
     fn objects(digest: &str, objects: Vec<Object>) -> Objects {
-        Objects { objects, digest: digest.into(), ..Objects::default() }
+        Objects {
+            objects,
+            digest: digest.into(),
+            ..Objects::default()
+        }
     }
 
     fn endpoint(name: &str, ifindex: u32, address: &str) -> Endpoint {
@@ -264,7 +276,10 @@ mod tests {
         let mut control = control(Fake::new());
         control.attach(endpoint("web", 7, "10.0.0.2"));
         assert!(!control.sync());
-        control.set_objects(Objects { incomplete: Some("policy.yaml".into()), ..objects("1", vec![pod("web", "10.0.0.2")]) });
+        control.set_objects(Objects {
+            incomplete: Some("policy.yaml".into()),
+            ..objects("1", vec![pod("web", "10.0.0.2")])
+        });
         assert!(!control.sync());
         assert!(control.maps().calls().is_empty());
         control.set_objects(objects("2", vec![pod("web", "10.0.0.2")]));
@@ -286,7 +301,10 @@ mod tests {
         control.set_objects(objects("1", Vec::new()));
         control.attach(endpoint("web", 7, "10.0.0.2"));
         assert!(control.sync());
-        assert!(!control.enforcing(7), "no object, no record: the programs drop everything");
+        assert!(
+            !control.enforcing(7),
+            "no object, no record: the programs drop everything"
+        );
         control.set_objects(objects("2", vec![pod("web", "10.0.0.2")]));
         assert!(control.sync());
         assert!(control.enforcing(7));

@@ -70,7 +70,9 @@ pub fn scan(
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
         Err(error) => return Err(error),
     };
-    let mut paths = entries.map(|entry| entry.map(|e| e.path())).collect::<io::Result<Vec<_>>>()?;
+    let mut paths = entries
+        .map(|entry| entry.map(|e| e.path()))
+        .collect::<io::Result<Vec<_>>>()?;
     paths.sort();
     for path in paths {
         let text = match fs::read(&path) {
@@ -119,15 +121,23 @@ fn interface(
             host = Some((candidate.name.clone(), ifindex));
         }
     }
-    let Some((host_ifname, ifindex)) = host else { return Ok(None) };
-    let addresses = cached.result.ips.iter().filter(|ip| ip.interface.is_none_or(|i| i == inside));
+    let Some((host_ifname, ifindex)) = host else {
+        return Ok(None);
+    };
+    let addresses = cached
+        .result
+        .ips
+        .iter()
+        .filter(|ip| ip.interface.is_none_or(|i| i == inside));
     let addresses = addresses
         .map(|ip| {
             let text = ip.address.split('/').next().unwrap_or_default();
-            text.parse::<IpAddr>().map_err(|e| format!("address {}: {e}", ip.address))
+            text.parse::<IpAddr>()
+                .map_err(|e| format!("address {}: {e}", ip.address))
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let mac = mac(&interfaces[inside].mac).ok_or_else(|| format!("no MAC address: {:?}", interfaces[inside].mac))?;
+    let mac = mac(&interfaces[inside].mac)
+        .ok_or_else(|| format!("no MAC address: {:?}", interfaces[inside].mac))?;
     Ok(Some(Interface {
         ifname: cached.if_name.clone(),
         host_ifname,
@@ -169,8 +179,17 @@ mod tests {
     fn a_running_pod_is_found_with_its_own_addresses() {
         let found = look(CACHED).unwrap().unwrap();
         assert_eq!((found.ifindex, found.host_ifname.as_str()), (9, "veth1"));
-        assert_eq!((found.namespace.as_str(), found.pod.as_str(), found.uid.as_str()), ("shop", "web", "u1"));
-        assert_eq!(found.addresses, ["10.244.0.2".parse::<IpAddr>().unwrap(), "fd00::2".parse().unwrap()]);
+        assert_eq!(
+            (found.namespace.as_str(), found.pod.as_str(), found.uid.as_str()),
+            ("shop", "web", "u1")
+        );
+        assert_eq!(
+            found.addresses,
+            [
+                "10.244.0.2".parse::<IpAddr>().unwrap(),
+                "fd00::2".parse().unwrap()
+            ]
+        );
         assert_eq!(found.mac, [0x0a, 0, 0, 0, 0, 3]);
         assert_eq!(found.container_id, "c1");
     }
@@ -178,14 +197,30 @@ mod tests {
     #[test]
     fn what_is_no_pod_here_is_left_alone() {
         assert_eq!(look(&CACHED.replace("K8S_POD_NAME\"", "OTHER\"")), Ok(None));
-        assert_eq!(look(&CACHED.replace("veth1", "veth2")), Ok(None), "the interface is gone");
+        assert_eq!(
+            look(&CACHED.replace("veth1", "veth2")),
+            Ok(None),
+            "the interface is gone"
+        );
     }
 
     #[test]
     fn what_can_not_be_used_is_told() {
         assert!(look("{").is_err());
-        assert!(look(&CACHED.replace("0a:00:00:00:00:03", "none")).unwrap_err().contains("MAC"));
-        assert!(look(&CACHED.replace("10.244.0.2/24", "ten")).unwrap_err().contains("ten"));
-        assert!(look(&CACHED.replace("\"sandbox\":\"/run/netns/x\"", "\"x\":1")).unwrap_err().contains("inside"));
+        assert!(
+            look(&CACHED.replace("0a:00:00:00:00:03", "none"))
+                .unwrap_err()
+                .contains("MAC")
+        );
+        assert!(
+            look(&CACHED.replace("10.244.0.2/24", "ten"))
+                .unwrap_err()
+                .contains("ten")
+        );
+        assert!(
+            look(&CACHED.replace("\"sandbox\":\"/run/netns/x\"", "\"x\":1"))
+                .unwrap_err()
+                .contains("inside")
+        );
     }
 }

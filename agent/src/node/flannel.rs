@@ -13,12 +13,17 @@ pub fn pod_networks(text: &str) -> Vec<IpNet> {
     let values = text.lines().filter_map(|line| line.trim().split_once('='));
     let networks = values.filter(|(key, _)| matches!(*key, "FLANNEL_NETWORK" | "FLANNEL_IPV6_NETWORK"));
     // A cluster with several networks lists them with commas.
-    networks.flat_map(|(_, value)| value.split(',')).filter_map(|text| text.trim().parse().ok()).collect()
+    networks
+        .flat_map(|(_, value)| value.split(','))
+        .filter_map(|text| text.trim().parse().ok())
+        .collect()
 }
 
 /// The cluster's pod networks, as far as flannel has written them.
 pub fn read_pod_networks(file: &Path) -> Vec<IpNet> {
-    fs::read_to_string(file).map(|text| pod_networks(&text)).unwrap_or_default()
+    fs::read_to_string(file)
+        .map(|text| pod_networks(&text))
+        .unwrap_or_default()
 }
 
 /// Every address of this network namespace but loopback's.
@@ -44,7 +49,13 @@ mod tests {
     fn networks_of_both_families_are_read() {
         let text = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_IPV6_NETWORK=fd00:10:244::/56\nFLANNEL_MTU=1450\n";
         let networks = pod_networks(text);
-        assert_eq!(networks, ["10.244.0.0/16".parse::<IpNet>().unwrap(), "fd00:10:244::/56".parse().unwrap()]);
+        assert_eq!(
+            networks,
+            [
+                "10.244.0.0/16".parse::<IpNet>().unwrap(),
+                "fd00:10:244::/56".parse().unwrap()
+            ]
+        );
         assert_eq!(pod_networks("FLANNEL_NETWORK=\n"), []);
     }
 }

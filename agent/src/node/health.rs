@@ -2,15 +2,18 @@
 
 use std::{collections::BTreeMap, fs, sync::atomic::Ordering};
 
-use vethwall_common::{Direction, maps, verdict::{Action, Reason}};
+use vethwall_common::{
+    Direction, maps,
+    verdict::{Action, Reason},
+};
 use vethwall_datapath::{Hook, Maps};
 
 use super::thread::{Known, Node};
 use crate::api::{
     Mode, PolicyName,
     status::{
-        AgentState, Bridge, Counter, Endpoint, EndpointState, Events, Isolation, Manifests, MapUse, Policy, Problem,
-        Status,
+        AgentState, Bridge, Counter, Endpoint, EndpointState, Events, Isolation, Manifests, MapUse, Policy,
+        Problem, Status,
     },
 };
 
@@ -30,12 +33,20 @@ impl Node {
         let counters = self.control.maps().counters();
         let objects = self.control.objects();
         let bridge_nf = fs::read_to_string(BRIDGE_NF).ok().map(|text| text.trim() == "1");
-        let hooks = self.interfaces.values().filter_map(|known| known.hook).chain(self.bridge.map(|(_, hook)| hook));
+        let hooks = self
+            .interfaces
+            .values()
+            .filter_map(|known| known.hook)
+            .chain(self.bridge.map(|(_, hook)| hook));
         // The weaker one, where there are both.
         let hook = hooks.max();
         let mut problems = self.problems(bridge_nf);
         if let Err(error) = &counters {
-            problems.push(problem("KRN004", format!("the counters can not be read: {}", error.chain()), None));
+            problems.push(problem(
+                "KRN004",
+                format!("the counters can not be read: {}", error.chain()),
+                None,
+            ));
         }
         let counters = counters.unwrap_or_default();
         Status {
@@ -47,7 +58,10 @@ impl Node {
                 (true, false) => AgentState::Degraded,
             },
             hook: hook.map(Into::into),
-            bridge: Bridge { name: self.places.bridge.clone(), attached: self.bridge.is_some() },
+            bridge: Bridge {
+                name: self.places.bridge.clone(),
+                attached: self.bridge.is_some(),
+            },
             bridge_nf_call_iptables: bridge_nf,
             revision: self.control.revision(),
             manifests: Manifests {
@@ -56,12 +70,19 @@ impl Node {
                 files: objects.files,
                 problems: objects.problems.clone(),
             },
-            endpoints: self.interfaces.values().map(|known| self.endpoint(known)).collect(),
+            endpoints: self
+                .interfaces
+                .values()
+                .map(|known| self.endpoint(known))
+                .collect(),
             policies: self.policies(),
             maps: self.map_use(),
             events: Events {
                 read: self.events_read.load(Ordering::Relaxed),
-                lost: counters.get(maps::EVENTS_LOST as usize).copied().unwrap_or_default(),
+                lost: counters
+                    .get(maps::EVENTS_LOST as usize)
+                    .copied()
+                    .unwrap_or_default(),
             },
             problems,
             counters: named(&counters),
@@ -74,7 +95,10 @@ impl Node {
         let isolation = |direction| {
             let policies = self.selecting(known, direction);
             let isolated = policies.iter().any(|(_, mode)| *mode == Mode::Enforce);
-            Isolation { isolated, policies: policies.into_iter().map(|(name, _)| name).collect() }
+            Isolation {
+                isolated,
+                policies: policies.into_iter().map(|(name, _)| name).collect(),
+            }
         };
         Endpoint {
             namespace: interface.namespace.clone(),
@@ -99,7 +123,9 @@ impl Node {
     fn selecting(&self, known: &Known, direction: Direction) -> Vec<(PolicyName, Mode)> {
         let world = self.control.world();
         let interface = &known.interface;
-        let Some(pod) = world.pod(&interface.namespace, &interface.pod) else { return Vec::new() };
+        let Some(pod) = world.pod(&interface.namespace, &interface.pod) else {
+            return Vec::new();
+        };
         world
             .policies_of(&interface.namespace)
             .filter(|policy| policy.pod_selector.matches(&pod.labels))
@@ -108,7 +134,13 @@ impl Node {
                 Direction::Egress => policy.egress.is_some(),
             })
             .map(|policy| {
-                (PolicyName { namespace: policy.namespace.clone(), name: policy.name.clone() }, policy.mode.into())
+                (
+                    PolicyName {
+                        namespace: policy.namespace.clone(),
+                        name: policy.name.clone(),
+                    },
+                    policy.mode.into(),
+                )
             })
             .collect()
     }
@@ -116,15 +148,23 @@ impl Node {
     fn policies(&self) -> Vec<Policy> {
         let mut selected: BTreeMap<PolicyName, usize> = BTreeMap::new();
         for known in self.interfaces.values() {
-            let mut names: Vec<_> =
-                Direction::ALL.into_iter().flat_map(|d| self.selecting(known, d)).map(|(name, _)| name).collect();
+            let mut names: Vec<_> = Direction::ALL
+                .into_iter()
+                .flat_map(|d| self.selecting(known, d))
+                .map(|(name, _)| name)
+                .collect();
             names.sort();
             names.dedup();
-            names.into_iter().for_each(|name| *selected.entry(name).or_default() += 1);
+            names
+                .into_iter()
+                .for_each(|name| *selected.entry(name).or_default() += 1);
         }
         let problems = self.control.policy_problems();
         let describe = |policy: &vethwall_policy::model::NetworkPolicy| {
-            let name = PolicyName { namespace: policy.namespace.clone(), name: policy.name.clone() };
+            let name = PolicyName {
+                namespace: policy.namespace.clone(),
+                name: policy.name.clone(),
+            };
             Policy {
                 mode: policy.mode.into(),
                 selects: selected.get(&name).copied().unwrap_or_default(),
@@ -144,7 +184,11 @@ impl Node {
             capacity: capacity.into(),
         };
         vec![
-            use_of(maps::ENDPOINTS, observed.endpoints.len(), vethwall_common::endpoint::ENDPOINT_ARRAY_SIZE),
+            use_of(
+                maps::ENDPOINTS,
+                observed.endpoints.len(),
+                vethwall_common::endpoint::ENDPOINT_ARRAY_SIZE,
+            ),
             use_of(maps::SLOTS, observed.slots.len(), maps::MAX_SLOTS),
             use_of(maps::VERDICTS, observed.verdicts.len(), maps::MAX_VERDICTS),
             use_of(maps::PORTS, observed.ports.len(), maps::MAX_PORT_PAGES),
@@ -165,33 +209,53 @@ impl Node {
         if bridge_nf.is_none() {
             problems.push(problem(
                 "KRN002",
-                "br_netfilter is not loaded: kube-proxy can not translate Services for bridged pods".to_owned(),
+                "br_netfilter is not loaded: kube-proxy can not translate Services for bridged pods"
+                    .to_owned(),
                 Some("modprobe br_netfilter"),
             ));
         }
         if let Some(error) = &self.bridge_error {
             problems.push(problem(
                 "KRN003",
-                format!("{} carries no program, so egress to Services is judged on their own addresses: {error}", self.places.bridge),
+                format!(
+                    "{} carries no program, so egress to Services is judged on their own addresses: {error}",
+                    self.places.bridge
+                ),
                 None,
             ));
         }
         if let Some(why) = &self.control.objects().incomplete {
-            problems.push(problem("OBJ001", why.clone(), Some("mend the file; the agent sees the change by itself")));
+            problems.push(problem(
+                "OBJ001",
+                why.clone(),
+                Some("mend the file; the agent sees the change by itself"),
+            ));
         }
         for failure in self.control.failures() {
-            problems.push(problem("MAP001", format!("the kernel's maps do not follow yet: {failure}"), None));
+            problems.push(problem(
+                "MAP001",
+                format!("the kernel's maps do not follow yet: {failure}"),
+                None,
+            ));
         }
         for found in &self.control.compiled().problems {
             problems.push(problem(found.code, found.message.clone(), None));
         }
         for (what, error) in &self.unreadable {
-            problems.push(problem("CNI002", format!("can not read the {what}: {error}"), None));
+            problems.push(problem(
+                "CNI002",
+                format!("can not read the {what}: {error}"),
+                None,
+            ));
         }
         for known in self.interfaces.values() {
             if let Some(error) = &known.error {
                 let name = format!("{}/{}", known.interface.namespace, known.interface.pod);
-                problems.push(problem("ATT001", format!("pod {name} is not protected: {error}"), None));
+                problems.push(problem(
+                    "ATT001",
+                    format!("pod {name} is not protected: {error}"),
+                    None,
+                ));
             }
         }
         problems
@@ -199,7 +263,11 @@ impl Node {
 }
 
 fn problem(code: &str, message: String, hint: Option<&str>) -> Problem {
-    Problem { code: code.to_owned(), message, hint: hint.map(str::to_owned) }
+    Problem {
+        code: code.to_owned(),
+        message,
+        hint: hint.map(str::to_owned),
+    }
 }
 
 fn named(counters: &[u64]) -> Vec<Counter> {

@@ -6,7 +6,7 @@ use std::{
     sync::{
         Arc, PoisonError, RwLock,
         atomic::AtomicU64,
-        mpsc::{Receiver, RecvTimeoutError, TryRecvError},
+        mpsc::{Receiver, RecvTimeoutError},
     },
     time::{Duration, Instant},
 };
@@ -126,18 +126,14 @@ impl Node {
         loop {
             match inputs.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
                 Ok(input) => {
-                    let mut changed = match self.take(input) {
-                        Some(changed) => changed,
-                        None => return,
+                    let Some(mut changed) = self.take(input) else {
+                        return;
                     };
                     // What came together is compiled together.
-                    loop {
-                        match inputs.try_recv() {
-                            Ok(input) => match self.take(input) {
-                                Some(also) => changed |= also,
-                                None => return,
-                            },
-                            Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+                    while let Ok(input) = inputs.try_recv() {
+                        match self.take(input) {
+                            Some(also) => changed |= also,
+                            None => return,
                         }
                     }
                     if changed {
@@ -159,7 +155,13 @@ impl Node {
         match input {
             Input::Objects(objects) => {
                 for problem in &objects.problems {
-                    let status::ManifestProblem { file, line, column, message, .. } = problem;
+                    let status::ManifestProblem {
+                        file,
+                        line,
+                        column,
+                        message,
+                        ..
+                    } = problem;
                     warn!("{file}:{line}:{column}: {message}");
                 }
                 self.control.set_objects(*objects);
@@ -226,7 +228,15 @@ impl Node {
             pod: interface.pod.clone(),
             uid: interface.uid.clone(),
         });
-        self.interfaces.insert(interface.ifindex, Known { interface, hook: None, error: None, since });
+        self.interfaces.insert(
+            interface.ifindex,
+            Known {
+                interface,
+                hook: None,
+                error: None,
+                since,
+            },
+        );
     }
 
     fn forget(&mut self, ifindex: u32) {
@@ -250,7 +260,11 @@ impl Node {
         self.attach_all();
         if complete && !self.ready && self.interfaces.values().all(|known| known.hook.is_some()) {
             self.ready = true;
-            info!(pods = self.interfaces.len(), revision = self.control.revision(), "policy is in force");
+            info!(
+                pods = self.interfaces.len(),
+                revision = self.control.revision(),
+                "policy is in force"
+            );
         }
     }
 
@@ -287,14 +301,20 @@ impl Node {
         if self.control.synced()
             && let Err(error) = attach::collect_garbage(&self.pins)
         {
-            warn!("can not remove the pins of interfaces that are gone: {}", error.chain());
+            warn!(
+                "can not remove the pins of interfaces that are gone: {}",
+                error.chain()
+            );
         }
     }
 
     /// Readers of flows are told how many the ring buffer had no room for.
     fn tell_losses(&mut self) {
         let counters = self.control.maps().counters().unwrap_or_default();
-        let lost = counters.get(EVENTS_LOST as usize).copied().unwrap_or(self.events_lost);
+        let lost = counters
+            .get(EVENTS_LOST as usize)
+            .copied()
+            .unwrap_or(self.events_lost);
         if lost > self.events_lost {
             self.flows.lost(lost - self.events_lost);
             self.events_lost = lost;
@@ -302,9 +322,13 @@ impl Node {
     }
 
     fn look(&mut self) {
-        self.note("node addresses", flannel::own_addresses().map_err(|e| e.to_string()), |node, addresses| {
-            node.control.world_mut().set_node_addresses(addresses);
-        });
+        self.note(
+            "node addresses",
+            flannel::own_addresses().map_err(|e| e.to_string()),
+            |node, addresses| {
+                node.control.world_mut().set_node_addresses(addresses);
+            },
+        );
         let networks = flannel::read_pod_networks(flannel::SUBNET_FILE.as_ref());
         self.control.world_mut().set_pod_network(networks);
         self.look_at_bridge();
@@ -338,7 +362,10 @@ impl Node {
                 self.learn(interface, None);
             }
         }
-        let unusable = found.unusable.iter().map(|(path, why)| format!("{}: {why}", path.display()));
+        let unusable = found
+            .unusable
+            .iter()
+            .map(|(path, why)| format!("{}: {why}", path.display()));
         match unusable.collect::<Vec<_>>() {
             none if none.is_empty() => _ = self.unreadable.remove("cached CNI results"),
             all => _ = self.unreadable.insert("cached CNI results", all.join("; ")),
@@ -395,7 +422,10 @@ impl Node {
     fn settle(&mut self) {
         let now = Instant::now();
         for waiting in std::mem::take(&mut self.waiting) {
-            let attached = self.interfaces.get(&waiting.ifindex).is_some_and(|known| known.hook.is_some());
+            let attached = self
+                .interfaces
+                .get(&waiting.ifindex)
+                .is_some_and(|known| known.hook.is_some());
             if self.ready && attached && self.control.enforcing(waiting.ifindex) {
                 answer(waiting.reply, proto::Response::done(self.control.revision()));
             } else if now >= waiting.deadline {
@@ -419,11 +449,20 @@ impl Node {
         if let Some(error) = &known.error {
             return format!("vethwall: can not attach to the interface of pod {pod}: {error}");
         }
-        let endpoint = self.control.world().endpoints().find(|e| e.ifindex == waiting.ifindex);
+        let endpoint = self
+            .control
+            .world()
+            .endpoints()
+            .find(|e| e.ifindex == waiting.ifindex);
         if endpoint.is_some_and(|endpoint| self.control.world().pod_of(endpoint).is_none()) {
-            return format!("vethwall: pod {pod} is not known to the node agent yet; its start is delayed until its policies are known");
+            return format!(
+                "vethwall: pod {pod} is not known to the node agent yet; its start is delayed until its policies are known"
+            );
         }
-        format!("vethwall: the policy of pod {pod} could not be written to the kernel yet: {}", self.control.failures().join("; "))
+        format!(
+            "vethwall: the policy of pod {pod} could not be written to the kernel yet: {}",
+            self.control.failures().join("; ")
+        )
     }
 
     pub(super) fn not_ready(&self) -> String {
