@@ -97,7 +97,9 @@ fn objects(directory: &Path, loader: &mut Loader, store: &mut Store, texts: Text
         .collect();
     let mut policy_problems: BTreeMap<PolicyName, Vec<String>> = BTreeMap::new();
     for problem in converted.problems {
+        let mut message = problem.message.clone();
         if let Some(PolicyRef { namespace, name }) = problem.policy {
+            message = format!("policy {namespace}/{name}: {message}");
             let texts = policy_problems.entry(PolicyName { namespace, name }).or_default();
             texts.push(format!("{}: {}", problem.code, problem.message));
         }
@@ -108,7 +110,7 @@ fn objects(directory: &Path, loader: &mut Loader, store: &mut Store, texts: Text
                 .unwrap_or_default(),
             line: problem.line,
             column: 0,
-            message: problem.message,
+            message,
             code: Some(problem.code.to_owned()),
         });
     }

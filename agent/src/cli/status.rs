@@ -226,17 +226,7 @@ fn problems(status: &Status, out: &mut String) {
         let first = format!("  {}  {}  ", escape(code), place(problem));
         list.push_str(&wrap(&escape(&problem.message), &first, 4));
     }
-    for policy in &status.policies {
-        for problem in &policy.problems {
-            number += 1;
-            let first = format!(
-                "  POLICY  {}/{}  ",
-                escape(&policy.namespace),
-                escape(&policy.name)
-            );
-            list.push_str(&wrap(&escape(problem), &first, 4));
-        }
-    }
+    // Problems of policies stand among those of the manifests, with their place.
     for endpoint in &status.endpoints {
         let what = match endpoint.state {
             EndpointState::Enforcing => continue,
