@@ -178,16 +178,29 @@ pub(crate) fn to_pod(frame: Frame) -> i32 {
         case.origin = origin::OWN_NODE;
     } else {
         let sender = if came_by == 0 { owner(&source) } else { came_by };
+        // Who sent it is known from where it came in, whatever its source address says now.
+        let local = match lookup::endpoint(sender) {
+            Some(sender) => {
+                case.sender = sender.address_of(source.is_v4());
+                true
+            }
+            None => {
+                case.sender = source;
+                false
+            }
+        };
         let mark = frame.tag();
-        if mark & tag::JUDGED == 0 && sender != ifindex {
-            let author = if mark & tag::DEFERRED == 0 || lookup::endpoint(sender).is_some() {
-                sender
-            } else {
-                match owner(&source) {
-                    0 => tagged(mark),
-                    found => found,
-                }
-            };
+        let author = if local {
+            sender
+        } else if mark & tag::DEFERRED == 0 {
+            0
+        } else {
+            match owner(&source) {
+                0 => tagged(mark),
+                found => found,
+            }
+        };
+        if author != 0 && author != ifindex && mark & tag::JUDGED == 0 {
             if second_stage(frame.raw(), case, author) == DROPPED {
                 return SHOT;
             }
@@ -196,11 +209,7 @@ pub(crate) fn to_pod(frame: Frame) -> i32 {
             case.slot = slot;
             case.open = open;
         }
-        // Who sent it is known from where it came in, whatever its source address says now.
-        case.other = match lookup::endpoint(sender) {
-            Some(sender) => sender.address_of(source.is_v4()),
-            None => source,
-        };
+        case.other = case.sender;
         case.origin = if sender == ifindex {
             origin::ITSELF
         } else {
@@ -261,6 +270,7 @@ pub(crate) fn scratch() -> Option<&'static mut Case> {
 fn open(case: &mut Case, frame: Frame, link: &Link, direction: Direction) {
     case.packet = Packet::unknown();
     case.other = Words::NONE;
+    case.sender = Words::NONE;
     case.slot = SlotRef::default();
     case.ifindex = frame.ifindex();
     case.now = lookup::now();

@@ -44,6 +44,8 @@ pub(crate) struct Case {
     pub(crate) packet: Packet,
     /// Whose identity decides; not always the address in the packet.
     pub(crate) other: Words,
+    /// At the destination: the address that the sender really has, kept while its egress is judged.
+    pub(crate) sender: Words,
     /// Slot and generation of the endpoint in this direction.
     pub(crate) slot: SlotRef,
     /// The endpoint.
