@@ -94,3 +94,12 @@ fn clients_that_were_told_apart_become_one() {
     every_single_failure(&world(&apart, "1"), &world(&together, "2"));
     every_single_failure(&world(&together, "2"), &world(&apart, "1"));
 }
+
+#[test]
+fn a_rule_goes_and_another_stays() {
+    let rules = [
+        (own(&[("a", "1")]), tcp(80, 80)),
+        (own(&[("app", "db")]), tcp(81, 81)),
+    ];
+    every_single_failure(&world(&rules, "1"), &world(&rules[..1], "1"));
+}
