@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Barrier, thread, time::Instant};
 
-use aya::programs::{SchedClassifier, TcAttachType};
+use aya::programs::{SchedClassifier, TcAttachType, links::PinnedLink};
 use vethwall_common::maps;
 use vethwall_datapath::{Choice, Error, Hook, attach, veth};
 use vethwall_tests::sandbox::{self, command, ip};
@@ -59,7 +59,11 @@ fn a_pin_of_a_dead_interface_gives_way() {
         let after = attach::links(&pins()).unwrap();
         assert!(after.iter().all(|link| link.alive));
         assert_ne!(before[0].link_id, after[0].link_id);
+        // Somebody who looks at the link does not keep it on the interface.
+        let _held = PinnedLink::from_pin(pins().links().join(format!("{ifindex}-ingress"))).unwrap();
         attach::detach_endpoint(&pins(), ifindex, "vb").unwrap();
+        let (_, line) = SchedClassifier::query_tcx("vb", TcAttachType::Ingress).unwrap();
+        assert!(line.is_empty());
         attach::detach_endpoint(&pins(), ifindex, "vb").unwrap();
         assert!(attach::links(&pins()).unwrap().is_empty());
     });
