@@ -3,6 +3,7 @@
 mod datapath;
 mod demo;
 mod differential;
+mod enforced;
 mod kernel;
 mod lab;
 mod plugin;

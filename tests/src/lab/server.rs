@@ -1,6 +1,7 @@
 //! What a pod runs: it answers on every port with its name; a DNS server answers questions on the DNS ports instead.
 
 use std::{
+    collections::BTreeSet,
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     path::PathBuf,
@@ -50,7 +51,12 @@ fn listen(settings: &Settings) -> Result<()> {
         IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         IpAddr::V4(Ipv4Addr::UNSPECIFIED),
     ];
+    // Containers of one pod may name the same port; it is one socket.
+    let mut taken = BTreeSet::new();
     for port in &settings.ports {
+        if !taken.insert((port.protocol.as_str(), port.port)) {
+            continue;
+        }
         let speaks = settings.names.clone().filter(|_| is_dns(port)).map(Names::new);
         let answer = format!("{}\n", settings.name).into_bytes();
         let addresses = if settings.addresses.is_empty() || port.protocol != "UDP" {
