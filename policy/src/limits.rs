@@ -72,7 +72,7 @@ pub(crate) fn too_many_prefixes(
                 "the ipBlocks of {policy} match nothing: policies on this node name more than {limit} prefixes"
             );
             problems.push(Problem {
-                code: "POL002",
+                code: "LIM002",
                 message,
             });
             blockless.insert(policy);
@@ -99,7 +99,7 @@ pub(crate) fn too_many_addresses(wanted: usize, limit: usize) -> Problem {
         "{wanted} addresses match selectors of policies on this node, {limit} fit: selectors do not match the others"
     );
     Problem {
-        code: "POL003",
+        code: "LIM003",
         message,
     }
 }
@@ -111,7 +111,7 @@ pub(crate) fn too_many_entries(meaning: &SlotMeaning) -> Problem {
         names(meaning)
     );
     Problem {
-        code: "POL001",
+        code: "LIM001",
         message,
     }
 }
@@ -123,7 +123,7 @@ pub(crate) fn no_slot(meaning: &SlotMeaning) -> Problem {
         names(meaning)
     );
     Problem {
-        code: "POL004",
+        code: "LIM004",
         message,
     }
 }
@@ -132,7 +132,7 @@ pub(crate) fn no_index(endpoint: &Endpoint) -> Problem {
     let (namespace, pod) = (&endpoint.namespace, &endpoint.pod);
     let message = format!("{namespace}/{pod} stays closed: this node has no endpoint number left");
     Problem {
-        code: "POL005",
+        code: "LIM005",
         message,
     }
 }
