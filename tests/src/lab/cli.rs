@@ -43,9 +43,23 @@ struct Cli {
 
 #[derive(Debug, Args)]
 struct Name {
-    /// The lab's name.
-    #[arg(long, default_value = "default", env = "VETHWALL_LAB")]
-    name: String,
+    /// The lab's name [default: `default`, or that of the only lab].
+    #[arg(long, env = "VETHWALL_LAB")]
+    name: Option<String>,
+}
+
+impl Name {
+    fn fresh(self) -> String {
+        self.name.unwrap_or_else(|| "default".to_owned())
+    }
+
+    /// Of a lab that is there.
+    fn known(self) -> String {
+        self.name.unwrap_or_else(|| match State::names().as_slice() {
+            [only] => only.clone(),
+            _ => "default".to_owned(),
+        })
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -197,7 +211,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             families,
             engine,
         } => {
-            let name = name.name;
+            let name = name.fresh();
             let options = Options {
                 name: name.clone(),
                 manifests: manifests.clone(),
@@ -215,7 +229,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             Ok(report(&applied, &manifests))
         }
         Verb::Down { name, all } => {
-            let names = if all { State::names() } else { vec![name.name] };
+            let names = if all { State::names() } else { vec![name.known()] };
             for name in &names {
                 if Lab::down(name)? {
                     eprintln!("lab {name} is down");
@@ -232,7 +246,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Verb::Apply { name, directory } => {
-            let mut lab = Lab::attach(&name.name)?;
+            let mut lab = Lab::attach(&name.known())?;
             let applied = lab.apply(&directory, &mut say)?;
             if applied.complete() {
                 eprintln!("applied in {:.1} s", started.elapsed().as_secs_f32());
@@ -244,11 +258,11 @@ fn run(verb: Verb) -> Result<ExitCode> {
             target,
             command,
         } => {
-            let code = Lab::attach(&name.name)?.exec(&target, &command)?;
+            let code = Lab::attach(&name.known())?.exec(&target, &command)?;
             Ok(ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1)))
         }
         Verb::Probe { name, probes, output } => {
-            let lab = Lab::attach(&name.name)?;
+            let lab = Lab::attach(&name.known())?;
             let probes = match read(&lab, &probes) {
                 Ok(probes) => probes,
                 Err(error) => {
@@ -261,17 +275,17 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Engine {
             verb: EngineVerb::Start { name, node },
         } => {
-            let applied = Lab::attach(&name.name)?.start_engine(node.as_deref(), &mut say)?;
+            let applied = Lab::attach(&name.known())?.start_engine(node.as_deref(), &mut say)?;
             eprintln!("vethwall runs after {:.1} s", started.elapsed().as_secs_f32());
             Ok(report(&applied, &PathBuf::new()))
         }
         Verb::Engine {
             verb: EngineVerb::Stop { name, node, gently },
         } => {
-            Lab::attach(&name.name)?.stop_engine(node.as_deref(), gently)?;
+            Lab::attach(&name.known())?.stop_engine(node.as_deref(), gently)?;
             Ok(ExitCode::SUCCESS)
         }
-        Verb::Status { name, output } => status(&Lab::attach(&name.name)?, output),
+        Verb::Status { name, output } => status(&Lab::attach(&name.known())?, output),
         Verb::List => {
             for name in State::names() {
                 let alive = State::load(&name)?.is_some_and(|state| state.alive());

@@ -36,10 +36,8 @@ pub(super) fn user_files(input: &Input) -> Files {
     let declared: BTreeSet<_> = input
         .objects
         .iter()
-        .filter_map(|object| match object {
-            Manifest::Namespace(namespace) => namespace.metadata.name.clone(),
-            _ => None,
-        })
+        .filter(|object| matches!(object, Manifest::Namespace(_)))
+        .map(|object| object.object_name().name)
         .collect();
     let mut used = BTreeSet::from(["default".to_owned(), "kube-system".to_owned()]);
     used.extend(

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
@@ -29,7 +29,7 @@ pub(super) struct Names {
 
 impl Names {
     /// The names in a file.
-    pub fn new(path: PathBuf) -> Self {
+    pub(super) fn new(path: PathBuf) -> Self {
         Self {
             path,
             read: Arc::default(),
@@ -163,10 +163,10 @@ pub(super) fn resolve(name: &str) -> Result<Vec<IpAddr>> {
             let packet = Packet::parse(&reply).context("the name server's answer")?;
             known |= packet.rcode() == RCODE::NoError;
             for record in &packet.answers {
-                match &record.rdata {
-                    RData::A(a) => found.push(IpAddr::from(std::net::Ipv4Addr::from(a.address))),
-                    RData::AAAA(aaaa) => found.push(IpAddr::from(std::net::Ipv6Addr::from(aaaa.address))),
-                    _ => {}
+                if let RData::A(a) = &record.rdata {
+                    found.push(IpAddr::from(Ipv4Addr::from(a.address)));
+                } else if let RData::AAAA(aaaa) = &record.rdata {
+                    found.push(IpAddr::from(Ipv6Addr::from(aaaa.address)));
                 }
             }
         }

@@ -79,18 +79,14 @@ pub(super) fn remember(input: &Input, good: &Path) -> Result<()> {
 /// The nodes that the manifests name, in order of appearance: of Nodes first, then of pods.
 pub(super) fn node_names(objects: &[Manifest]) -> Vec<String> {
     let mut names = Vec::new();
-    let nodes = objects.iter().filter_map(|object| match object {
-        Manifest::Node(node) => node.metadata.name.clone(),
-        _ => None,
-    });
-    let pods = objects.iter().filter_map(|object| match object {
-        Manifest::Pod(pod) => pod
-            .spec
-            .as_ref()?
-            .node_name
-            .clone()
-            .filter(|name| !name.is_empty()),
-        _ => None,
+    let nodes = objects
+        .iter()
+        .filter(|object| matches!(object, Manifest::Node(_)))
+        .map(|object| object.object_name().name);
+    let pods = objects.iter().filter_map(|object| {
+        let Manifest::Pod(pod) = object else { return None };
+        let name = pod.spec.as_ref()?.node_name.clone();
+        name.filter(|name| !name.is_empty())
     });
     for name in nodes.chain(pods) {
         if !names.contains(&name) {

@@ -19,14 +19,11 @@ use nix::{
 use vethwall::manifests::Problem;
 
 use super::{
-    cluster, dns,
+    build, cluster, dns,
     enter::Place,
-    flannel, holder, input,
-    probe::{self, Outcome, Probe, Source},
-    prober::Hit,
-    proxy, server,
-    state::{self, Backend, Engine, Families, Node, Port, State},
-    supervisor::{self, Request, Start},
+    holder, input, proxy, server,
+    state::{self, Backend, Engine, Families, State},
+    supervisor::{self, Request},
 };
 
 /// What a lab is to be.
@@ -122,7 +119,7 @@ pub(super) fn cni_directory() -> Result<PathBuf> {
 impl Lab {
     /// Makes a lab. If anything fails, nothing is left.
     pub fn up(options: &Options, say: &mut dyn FnMut(&str)) -> Result<(Self, Applied)> {
-        check(options)?;
+        build::check(options)?;
         let directory = State::directory(&options.name);
         if directory.exists() {
             let old = State::load(&options.name).unwrap_or_default();
@@ -203,6 +200,10 @@ impl Lab {
             state.alive(),
             "lab {name} has died; clean up with `vethwall-lab down --name {name}`"
         );
+        ensure!(
+            state.complete,
+            "lab {name} is not up yet: its `vethwall-lab up` still runs"
+        );
         Ok(Self {
             directory: State::directory(name),
             state,
@@ -279,176 +280,6 @@ impl Lab {
         supervisor::ask(&self.directory, request)
     }
 
-    fn build(
-        &mut self,
-        options: &Options,
-        read: &input::Input,
-        say: &mut dyn FnMut(&str),
-    ) -> Result<Applied> {
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while !self.directory.join("control.sock").exists() {
-            ensure!(
-                Instant::now() < deadline && self.state.alive(),
-                "the supervisor did not start"
-            );
-            thread::sleep(Duration::from_millis(5));
-        }
-        say(&format!("{} nodes, flannel {:?}", options.nodes, options.backend).to_lowercase());
-        let named: Vec<_> = input::node_names(&read.objects)
-            .into_iter()
-            .filter(|name| valid_host(name))
-            .collect();
-        let mut spare = (1..)
-            .map(|number| format!("node{number}"))
-            .filter(|name| !named.contains(name));
-        for number in 1..=options.nodes {
-            let name = named
-                .get(usize::from(number) - 1)
-                .cloned()
-                .or_else(|| spare.next())
-                .context("names")?;
-            let pid = self.hold(&name)?;
-            self.state.nodes.push(Node {
-                name,
-                number,
-                pid,
-                labels: BTreeMap::new(),
-            });
-        }
-        self.state.outside = self.hold("outside")?;
-        self.topology()?;
-        if options.engine == Engine::Vethwall {
-            cluster::write(&self.directory.join("cluster"), &cluster::lab_files(&self.state))?;
-            self.start_agents(None)?;
-        }
-        self.applied(read, say)
-    }
-
-    fn hold(&self, name: &str) -> Result<u32> {
-        let argv = [
-            program("vethwall-lab")?.display().to_string(),
-            "internal".into(),
-            "hold".into(),
-            name.into(),
-            self.directory.display().to_string(),
-        ];
-        let start = Start {
-            key: format!("holder/{name}"),
-            argv: argv.into(),
-            log: self.directory.join("log/supervisor.log"),
-            wait: true,
-            ..Start::default()
-        };
-        self.ask(&Request::Start(start))
-            .map(|answer| answer.pid)
-            .with_context(|| format!("make node {name}"))
-    }
-
-    fn topology(&self) -> Result<()> {
-        let state = &self.state;
-        self.place(1)
-            .ip(&flannel::underlay(state))
-            .context("the nodes' network")?;
-        thread::scope(|scope| {
-            let mut workers = Vec::new();
-            for node in &state.nodes {
-                workers.push(scope.spawn(move || {
-                    self.node_topology(node)
-                        .with_context(|| format!("node {}", node.name))
-                }));
-            }
-            workers.push(scope.spawn(|| self.outside().context("the outside host")));
-            workers
-                .into_iter()
-                .try_for_each(|worker| worker.join().unwrap_or_else(|_| bail!("a thread panicked")))
-        })
-    }
-
-    fn node_topology(&self, node: &Node) -> Result<()> {
-        let state = &self.state;
-        let place = self.place(node.pid);
-        ensure!(
-            place.holder.join("root/proc/sys/net/bridge").exists()
-                || Path::new("/proc/sys/net/bridge").exists(),
-            "the kernel has no br_netfilter; load it with `modprobe br_netfilter`"
-        );
-        place.ip(&flannel::node(state, node)).context("links")?;
-        let entries = flannel::forwarding(state, node);
-        if !entries.is_empty() {
-            let mut command = Command::new("bridge");
-            command.args(["-batch", "-"]);
-            place.feed(command, &entries)?;
-        }
-        for v6 in self.families() {
-            restore(&place, v6, &flannel::rules(node, v6))?;
-            restore(&place, v6, proxy::hooks())?;
-        }
-        let run = place.holder.join("root/run/flannel/subnet.env");
-        fs::write(&run, flannel::subnet_env(state.backend, state.families, node))
-            .context("write subnet.env")?;
-        self.write_conflist(node, state.engine == Engine::Vethwall)
-    }
-
-    fn outside(&self) -> Result<()> {
-        let place = self.place(self.state.outside);
-        place.ip(&flannel::outside(&self.state))?;
-        for v6 in self.families() {
-            restore(&place, v6, &flannel::outside_rules(v6))?;
-        }
-        let ports = ["TCP", "UDP"].map(|protocol| Port {
-            protocol: protocol.to_owned(),
-            port: flannel::OUTSIDE_PORT,
-            ..Port::default()
-        });
-        self.serve(
-            "outside",
-            self.state.outside,
-            None,
-            server::Settings {
-                name: "outside".into(),
-                ports: ports.into(),
-                ..server::Settings::default()
-            },
-        )
-    }
-
-    pub(super) fn families(&self) -> impl Iterator<Item = bool> + use<> {
-        let families = self.state.families;
-        [(families.v4(), false), (families.v6(), true)]
-            .into_iter()
-            .filter(|(there, _)| *there)
-            .map(|(_, v6)| v6)
-    }
-
-    /// Starts a server, unless it has nothing to serve.
-    pub(super) fn serve(
-        &self,
-        key: &str,
-        holder: u32,
-        netns: Option<String>,
-        settings: server::Settings,
-    ) -> Result<()> {
-        if settings.ports.is_empty() {
-            return Ok(());
-        }
-        let argv = [
-            program("vethwall-lab")?.display().to_string(),
-            "internal".into(),
-            "serve".into(),
-            serde_json::to_string(&settings)?,
-        ];
-        let start = Start {
-            key: format!("server/{key}"),
-            holder,
-            netns,
-            argv: argv.into(),
-            log: self.directory.join("log/servers.log"),
-            wait: true,
-            ..Start::default()
-        };
-        self.ask(&Request::Start(start)).map(drop)
-    }
-
     /// The directory becomes the whole desired state. Returns when every node enforces it.
     pub fn apply(&mut self, directory: &Path, say: &mut dyn FnMut(&str)) -> Result<Applied> {
         let _lock = self.lock()?;
@@ -456,7 +287,7 @@ impl Lab {
         self.applied(&read, say)
     }
 
-    fn applied(&mut self, read: &input::Input, say: &mut dyn FnMut(&str)) -> Result<Applied> {
+    pub(super) fn applied(&mut self, read: &input::Input, say: &mut dyn FnMut(&str)) -> Result<Applied> {
         input::remember(read, &self.directory.join("good"))?;
         let before = self.state.pods.clone();
         let pods = input::pods(&read.objects, &mut self.state)?;
@@ -537,114 +368,12 @@ impl Lab {
                     .and_then(|text| serde_json::from_slice(&text).ok())
                     .unwrap_or_default();
                 let (text, chains) = proxy::rules(&self.state, &node.name, v6, &before);
-                restore(&self.place(node.pid), v6, &text)
+                build::restore(&self.place(node.pid), v6, &text)
                     .with_context(|| format!("Services on {}", node.name))?;
                 state::write(&known, &serde_json::to_vec(&chains)?)?;
             }
         }
         Ok(())
-    }
-
-    /// Where a command for `NS/POD`, `node/NAME` or `outside` runs.
-    pub fn target(&self, name: &str) -> Result<Place> {
-        let place = match probe::source(&self.state, name)? {
-            Source::Host(holder) => self.place(holder),
-            Source::Pod(holder, netns) => Place {
-                netns: Some(netns),
-                ..self.place(holder)
-            },
-        };
-        let namespace = self.state.pods.get(name).map(|pod| pod.namespace.clone());
-        let resolver = namespace.map(|namespace| self.directory.join("resolv").join(namespace));
-        Ok(Place { resolver, ..place })
-    }
-
-    /// A command that finds this workspace's programs first.
-    pub fn command(program_name: impl AsRef<std::ffi::OsStr>) -> Result<Command> {
-        let mut path = program("vethwall-lab")?
-            .parent()
-            .map(|parent| parent.as_os_str().to_owned())
-            .unwrap_or_default();
-        path.push(":");
-        path.push(std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()));
-        // std looks in this process's PATH, not in the one that the command gets.
-        let found = std::env::split_paths(&path)
-            .map(|directory| directory.join(program_name.as_ref()))
-            .find(|path| path.is_file());
-        let named = Path::new(program_name.as_ref());
-        let mut command = Command::new(if named.components().count() == 1 {
-            found.unwrap_or_else(|| named.to_owned())
-        } else {
-            named.to_owned()
-        });
-        command.env("PATH", path);
-        Ok(command)
-    }
-
-    /// Runs a command in a pod, on a node or on the outside host; standard input and output are this process's.
-    pub fn exec(&self, target: &str, arguments: &[String]) -> Result<i32> {
-        use std::os::unix::process::ExitStatusExt as _;
-        let (first, rest) = arguments.split_first().context("no command")?;
-        let mut command = Self::command(first)?;
-        command.args(rest);
-        let status = self.target(target)?.spawn(command)?.wait()?;
-        Ok(status
-            .code()
-            .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
-    }
-
-    /// Sends all probes at once and says what came of each, in order.
-    pub fn probe(&self, probes: &[Probe]) -> Result<Vec<Outcome>> {
-        let plan = probe::plan(&self.state, probes)?;
-        let helper = program("vethwall-lab")?;
-        let hits = thread::scope(|scope| {
-            let mut workers = Vec::new();
-            for (source, shots) in &plan {
-                let place = match source {
-                    Source::Host(holder) => self.place(*holder),
-                    Source::Pod(holder, netns) => Place {
-                        netns: Some(netns.clone()),
-                        ..self.place(*holder)
-                    },
-                };
-                let mut command = Command::new(&helper);
-                command.args(["internal", "prober"]);
-                workers.push(scope.spawn(move || -> Result<Vec<Hit>> {
-                    let lines: Vec<_> = shots
-                        .iter()
-                        .map(serde_json::to_string)
-                        .collect::<Result<_, _>>()?;
-                    let said = place.feed(command, &(lines.join("\n") + "\n"))?;
-                    said.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
-                }));
-            }
-            let mut hits = Vec::new();
-            for worker in workers {
-                hits.extend(worker.join().unwrap_or_else(|_| bail!("a thread panicked"))?);
-            }
-            anyhow::Ok(hits)
-        })?;
-        let mut by_index: BTreeMap<usize, Hit> = hits.into_iter().map(|hit| (hit.index, hit)).collect();
-        probes
-            .iter()
-            .enumerate()
-            .map(|(index, probe)| {
-                let hit = by_index
-                    .remove(&index)
-                    .with_context(|| format!("no answer for probe {}", index + 1))?;
-                let mut line = probe.line.clone();
-                line.insert("result".into(), hit.result.clone().into());
-                if hit.result == "error" {
-                    line.insert("detail".into(), hit.detail.clone().into());
-                }
-                Ok(Outcome {
-                    result: hit.result,
-                    detail: hit.detail,
-                    answer: hit.answer,
-                    line,
-                })
-            })
-            .collect()
     }
 
     /// Starts vethwall beside what runs: agents first, then the chain. `node`: only there.
@@ -696,59 +425,6 @@ impl Lab {
             .map(|node| node.name.clone())
             .with_context(|| format!("there is no node {name}; there are {}", names()))
     }
-}
-
-fn check(options: &Options) -> Result<()> {
-    ensure!(
-        nix::unistd::geteuid().is_root(),
-        "vethwall-lab makes network namespaces and needs root: run it with sudo"
-    );
-    ensure!(
-        valid_host(&options.name),
-        "a lab's name has lower-case letters, digits and dashes, not {:?}",
-        options.name
-    );
-    ensure!((1..=32).contains(&options.nodes), "a lab has 1 to 32 nodes");
-    for (program, package) in [
-        ("ip", "iproute2"),
-        ("bridge", "iproute2"),
-        ("iptables-restore", "iptables"),
-    ] {
-        let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-            .chain(["/usr/sbin".into(), "/sbin".into()])
-            .any(|directory| directory.join(program).exists());
-        ensure!(found, "{program} is missing; install {package}");
-    }
-    if !Path::new("/proc/sys/net/bridge").exists() {
-        // Built in, or a module that nobody has loaded yet; if it can not be had, the node says so.
-        let _absent = Command::new("modprobe")
-            .args(["-a", "br_netfilter", "vxlan", "veth"])
-            .output();
-    }
-    if options.engine == Engine::Vethwall {
-        program("vethwall")?;
-        program("vethwall-cni")?;
-    }
-    cni_directory().map(drop)
-}
-
-fn valid_host(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= 63
-        && !name.starts_with(['-', '.'])
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.'))
-}
-
-fn restore(place: &Place, v6: bool, rules: &str) -> Result<()> {
-    let mut command = Command::new(if v6 {
-        "ip6tables-restore"
-    } else {
-        "iptables-restore"
-    });
-    command.args(["--noflush", "-w", "5"]);
-    place.feed(command, rules).map(drop)
 }
 
 /// The hidden verbs: what the lab runs inside itself.

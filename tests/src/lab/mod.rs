@@ -14,6 +14,7 @@
 //!   `/run/vethwall-lab/NAME`. No link, address or rule is made in the machine's own network namespace.
 //! - Every wait is bounded.
 
+mod build;
 mod cli;
 mod cluster;
 mod dns;
@@ -22,6 +23,7 @@ mod enter;
 mod flannel;
 mod holder;
 mod input;
+mod inside;
 mod life;
 mod probe;
 mod prober;

@@ -81,14 +81,10 @@ fn fire(shot: &Shot) -> Hit {
     };
     let (result, detail, answer) = match outcome {
         Ok(answer) => ("allowed", None, Some(answer)),
-        Err(error) => match error.kind() {
-            ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => ("refused", None, None),
-            ErrorKind::TimedOut | ErrorKind::WouldBlock => ("denied", None, None),
-            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
-                ("denied", Some(error.to_string()), None)
-            }
-            _ => ("error", Some(error.to_string()), None),
-        },
+        Err(error) if refused(&error) => ("refused", None, None),
+        Err(error) if timed_out(&error) => ("denied", None, None),
+        Err(error) if unreachable(&error) => ("denied", Some(error.to_string()), None),
+        Err(error) => ("error", Some(error.to_string()), None),
     };
     Hit {
         index: shot.index,
@@ -118,6 +114,20 @@ fn stream(to: SocketAddr, protocol: Protocol) -> std::io::Result<String> {
         Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(String::new()),
         Err(error) => Err(error),
     }
+}
+
+fn refused(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset
+    )
+}
+
+fn unreachable(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable
+    )
 }
 
 fn timed_out(error: &std::io::Error) -> bool {

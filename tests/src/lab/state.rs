@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 /// Where labs keep their state.
-pub const ROOT: &str = "/run/vethwall-lab";
+pub(super) const ROOT: &str = "/run/vethwall-lab";
 
 /// How packets get from node to node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

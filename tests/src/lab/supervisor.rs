@@ -138,7 +138,15 @@ pub(super) fn supervise(directory: &Path) -> Result<()> {
         let mut byte = [0];
         if std::io::stdin().read(&mut byte).ok() != Some(1) || byte != *b"C" {
             // `up` is gone: leave nothing.
-            let _best_effort = fs::remove_dir_all(&guarded);
+            for _ in 0..20 {
+                // What still runs in here may write a last file.
+                if fs::remove_dir_all(&guarded).is_ok() {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+            // Other labs keep it.
+            let _others = guarded.parent().map(fs::remove_dir);
             std::process::exit(1);
         }
     });
