@@ -226,7 +226,7 @@ fn noise() {
         seed ^= seed << 17;
         seed
     };
-    for _ in 0..200_000 {
+    for _ in 0..50_000 {
         let length = (random() % 120) as usize;
         let mut frame: Vec<u8> = (0..length).map(|_| random() as u8).collect();
         if length > 24 && random() % 4 != 0 {

@@ -65,8 +65,8 @@ fn policy_decides_by_identity_protocol_and_port() {
         ];
         s.verdict(IN, FRIENDS, entry(0, &ranges, 9));
         let mut page = PortsPage::new_zeroed();
-        page.enforced[1] = 1 << 5;
-        page.shadow[1] = 1 << 5;
+        page.enforced[5] = 1 << 5;
+        page.shadow[5] = 1 << 5;
         let at = |page| PortsKey {
             set: 9,
             protocol: protocol::TCP,
@@ -78,8 +78,8 @@ fn policy_decides_by_identity_protocol_and_port() {
         passed(&s.sends_a(syn(FRIEND, A4, 80)), Reason::Rule);
         dropped(&s.sends_a(syn(FRIEND, A4, 81)), Reason::NoRule);
         dropped(&s.sends_a(syn(FRIEND, A4, 79)), Reason::NoRule);
-        // Bit 5 of word 1 of page 20.
-        let port = 20 * 512 + 64 + 5;
+        // Bit 5 of word 5 of page 20.
+        let port = 20 * 512 + 5 * 64 + 5;
         passed(&s.sends_a(syn(FRIEND, A4, port)), Reason::Rule);
         dropped(&s.sends_a(syn(FRIEND, A4, port + 1)), Reason::NoRule);
         dropped(&s.sends_a(syn(FRIEND, A4, port + 512)), Reason::NoRule);
