@@ -38,8 +38,8 @@ pub(crate) struct Key {
     ifindex: u32,
     low_port: u16,
     high_port: u16,
-    protocol: u8,
-    reserved: [u8; 3],
+    /// Protocol and the zeros behind it, as one word: single bytes would become a call that fills them.
+    protocol: u32,
     unused: u32,
 }
 
@@ -74,17 +74,22 @@ impl Key {
             ifindex,
             low_port,
             high_port,
-            protocol: packet.protocol,
-            reserved: [0; 3],
+            protocol: word(packet.protocol, 0),
             unused: 0,
         }
     }
 
     #[inline(always)]
     fn as_key(&self) -> &FlowKey {
-        // SAFETY: the fields are equal, in order and size (checked above); `Words` has the layout of an address.
+        // SAFETY: the fields are equal, in order and size (the reserved bytes included); `Words` has the layout of an address.
         unsafe { &*ptr::from_ref(self).cast::<FlowKey>() }
     }
+}
+
+/// The last word of a key, in the order of memory.
+#[inline(always)]
+const fn word(protocol: u8, direction: u8) -> u32 {
+    u32::from_ne_bytes([protocol, direction, 0, 0])
 }
 
 /// An entry that lives.
@@ -98,8 +103,9 @@ pub(crate) struct Found {
 /// Looks for a connection.
 #[inline(always)]
 pub(crate) fn find(key: &Key, now: u32, config: &Config) -> Option<Found> {
+    let [number, ..] = key.protocol.to_ne_bytes();
     if let Some(entry) = FLOWS.get_ptr_mut(key.as_key())
-        && is_alive(entry, key.protocol, now, config)
+        && is_alive(entry, number, now, config)
     {
         return Some(Found {
             entry,
@@ -107,7 +113,7 @@ pub(crate) fn find(key: &Key, now: u32, config: &Config) -> Option<Found> {
         });
     }
     let entry = FLOWS_NEW.get_ptr_mut(key.as_key())?;
-    is_alive(entry, key.protocol, now, config).then_some(Found {
+    is_alive(entry, number, now, config).then_some(Found {
         entry,
         established: false,
     })
@@ -232,15 +238,14 @@ struct Datagram {
     destination: Words,
     ifindex: u32,
     id: u32,
-    protocol: u8,
-    direction: u8,
-    reserved: u16,
+    /// Protocol and direction, as in [`Key`].
+    protocol: u32,
     unused: u32,
 }
 
 const _: () = assert!(size_of::<Datagram>() == size_of::<FragmentKey>() + 4);
 const _: () =
-    assert!(core::mem::offset_of!(Datagram, direction) == core::mem::offset_of!(FragmentKey, direction));
+    assert!(core::mem::offset_of!(Datagram, protocol) == core::mem::offset_of!(FragmentKey, protocol));
 
 impl Datagram {
     #[inline(always)]
@@ -250,9 +255,7 @@ impl Datagram {
             destination: packet.destination,
             ifindex,
             id: packet.datagram,
-            protocol: packet.protocol,
-            direction,
-            reserved: 0,
+            protocol: word(packet.protocol, direction),
             unused: 0,
         }
     }

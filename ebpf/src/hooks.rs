@@ -15,9 +15,9 @@ use aya_ebpf::bindings::__sk_buff;
 use vethwall_common::{
     Direction,
     config::Config,
-    endpoint::{SlotRef, tag},
-    identity::{AddressEntry, Identity},
-    verdict::{Action, Cookie, Reason},
+    endpoint::tag,
+    identity::AddressEntry,
+    verdict::{Action, Reason},
 };
 
 use crate::{
@@ -268,19 +268,11 @@ pub(crate) fn scratch() -> Option<&'static mut Case> {
 /// Begins a case about the packet, with everything unknown closed.
 #[inline(always)]
 fn open(case: &mut Case, frame: Frame, link: &Link, direction: Direction) {
-    case.packet = Packet::unknown();
-    case.other = Words::NONE;
-    case.sender = Words::NONE;
-    case.slot = SlotRef::default();
+    case.clear();
     case.ifindex = frame.ifindex();
     case.now = lookup::now();
-    case.cookie = Cookie(0);
-    case.peer = Identity::INVALID;
     case.direction = direction as u8;
-    case.origin = origin::ADDRESS;
     case.stage = stage::AT_ONCE;
-    case.open = 0;
-    case.related = 0;
     match link.kind {
         Kind::Ipv4 => read(frame.raw(), &mut case.packet, true),
         Kind::Ipv6 => read(frame.raw(), &mut case.packet, false),

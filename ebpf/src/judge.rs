@@ -19,6 +19,8 @@
 //! - Whoever asks gets exactly one count, and an event for a new connection or a drop, never for a packet that waits
 //!   for its second stage.
 
+use core::{mem::MaybeUninit, ptr};
+
 use aya_ebpf::bindings::__sk_buff;
 use vethwall_common::{
     Direction,
@@ -70,6 +72,19 @@ pub(crate) struct Case {
     pub(crate) reserved: [u8; 3],
 }
 
+/// Fills with zeros, eight bytes at a time.
+#[inline(always)]
+fn zero<T>(place: &mut T) {
+    const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() == 8) };
+    let words = ptr::from_mut(place).cast::<u64>();
+    let mut index = 0;
+    while index < size_of::<T>() / 8 {
+        // SAFETY: within the place, aligned (both checked above); zero is a value of every field of the types here.
+        unsafe { words.add(index).write_volatile(0) };
+        index += 1;
+    }
+}
+
 /// Values of [`Case::origin`].
 pub(crate) mod origin {
     /// By address, maps and prefixes.
@@ -103,6 +118,13 @@ pub(crate) enum Outcome {
 }
 
 impl Case {
+    /// Makes everything unknown and closed: zero. Word by word, because the compiler would call a function that does it
+    /// byte by byte, which took a third of the time of a packet.
+    #[inline(always)]
+    pub(crate) fn clear(&mut self) {
+        zero(self);
+    }
+
     /// Whether no policy selects the pod in this direction.
     #[inline(always)]
     pub(crate) fn is_open(&self) -> bool {
@@ -375,12 +397,15 @@ fn follow_up(case: &Case, reason: Reason) -> Decision {
 #[inline(never)]
 fn related(raw: *mut __sk_buff, case: &Case) -> u64 {
     let Some(config) = lookup::config() else { return 0 };
-    let mut inner = Packet::unknown();
-    if !parse::quoted(&Frame::from_raw(raw), &case.packet, &mut inner)
-        || inner.source != case.packet.destination
-    {
+    let mut inner = MaybeUninit::<Packet>::uninit();
+    // SAFETY: every field of a packet may be zero, and is from here on.
+    let inner = unsafe {
+        zero(&mut inner);
+        inner.assume_init_mut()
+    };
+    if !parse::quoted(&Frame::from_raw(raw), &case.packet, inner) || inner.source != case.packet.destination {
         return 0;
     }
-    let key = flow::Key::new(case.ifindex, &inner);
+    let key = flow::Key::new(case.ifindex, inner);
     flow::find(&key, case.now, config).is_some() as u64
 }
