@@ -1,4 +1,8 @@
 //! Every test that crosses a crate or needs the kernel. Needs root.
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy.toml allows it in test functions; here their helpers are tests too"
+)]
 
 mod datapath;
 mod demo;

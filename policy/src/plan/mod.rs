@@ -15,7 +15,8 @@
 //! removal
 //! ```
 //! Invariants, for each packet, endpoint and direction, after each step, also where steps fail:
-//! - the verdict is the old state's or the new state's;
+//! - the verdict is the old state's or the new state's; only an address whose move failed, or rests on what failed, may
+//!   be denied what both allow until the next plan has moved it;
 //! - a generation rises after the verdict that it stands for has changed, so that no flow keeps an old admission.
 //!
 //! What makes that work: a slot's or identity's number never changes its meaning ([`crate::numbers`]).

@@ -139,10 +139,12 @@ pub(super) fn check_failures(
         },
         &live
     );
-    // An address that can not be moved may be denied what old and new allow; nothing else goes wrong that way.
+    // An address that is not moved, because that failed or what it rests on did, may be denied what old and new allow;
+    // nothing else goes wrong that way, and nothing ever opens.
     let moves =
         |operation: &Operation| matches!(operation, Operation::Put(Entry::Address(..) | Entry::Prefix(..)));
-    let exact = !failing.iter().any(moves);
+    let failed = outcome.failures.iter().map(|(step, ())| step);
+    let exact = !failed.chain(&outcome.skipped).any(|step| moves(&step.operation));
     let mut admitted = BTreeSet::new();
     for state in &states {
         for (packet, allow) in verdicts(state, &ifindices) {
