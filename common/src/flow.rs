@@ -9,7 +9,19 @@ use crate::{address::Addr, identity::Identity, verdict::Cookie};
 /// The ends are sorted, the lower (address, port) first, so that both directions find the same entry. Flows are never
 /// shared between interfaces: what one pod sends can not open a way to another.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
 )]
 #[repr(C)]
 pub struct FlowKey {
@@ -74,7 +86,19 @@ pub const TICK_SHIFT: u32 = 8;
 
 /// Key of [`crate::maps::FRAGMENTS`]: one datagram as one endpoint sees it.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
 )]
 #[repr(C)]
 pub struct FragmentKey {
