@@ -26,7 +26,7 @@ demo: root build ## a flannel cluster on this machine: decorative policies, then
 	@$(TARGET)/debug/vethwall-demo
 
 test: root build ## every test, those that need root and network namespaces included
-	cargo test --locked --workspace
+	cargo test --locked --workspace --no-fail-fast
 
 bench: root setup ## nanoseconds a packet, and what the plugin adds to the start of a pod
 	cargo build --locked --release
