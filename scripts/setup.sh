@@ -12,7 +12,7 @@
 #                                                                        with bpf-linker; else a nightly by rustup
 #   go       building flannel's and libcni's programs for the lab        go.dev, where the distribution's is too old
 #   cni      those programs, in .tools/cni                               tests/tools/build.sh
-#   kernel   br_netfilter and vxlan loaded, bpffs mounted                this machine
+#   kernel   br_netfilter and vxlan loaded                               this machine
 #
 # Usage: scripts/setup.sh [PART...]     all parts in the order above, or only those named
 #        scripts/setup.sh --check       change nothing; exit 1 when something is missing
@@ -291,24 +291,18 @@ about_cni() { printf 'CNI plugins in .tools/cni'; }
 # ---------------------------------------------------------------------------------------------- kernel
 
 have_kernel() {
-    [ -e /proc/sys/net/bridge/bridge-nf-call-iptables ] && [ "$(stat -f -c %T /sys/fs/bpf 2>/dev/null)" = bpf_fs ]
+    [ -e /proc/sys/net/bridge/bridge-nf-call-iptables ]
 }
 
 # Needed to run, not to build: a warning, so that `make build` works in a container.
 get_kernel() {
     if [ "$(id -u)" != 0 ]; then
-        say "warning: br_netfilter is not loaded or bpffs not mounted; 'make demo' and 'make test' do that as root"
+        say "warning: br_netfilter is not loaded; 'make demo' and 'make test' do that as root"
         return
     fi
-    if [ ! -e /proc/sys/net/bridge/bridge-nf-call-iptables ]; then
-        say "loading br_netfilter and vxlan: the lab's nodes need them, as flannel's do"
-        try modprobe br_netfilter || say "warning: modprobe br_netfilter failed; the lab's Services will not work on this kernel"
-        try modprobe vxlan || true
-    fi
-    if [ "$(stat -f -c %T /sys/fs/bpf 2>/dev/null)" != bpf_fs ]; then
-        say "mounting the BPF file system on /sys/fs/bpf: maps and programs are pinned there"
-        try mount -t bpf bpf /sys/fs/bpf || say "warning: /sys/fs/bpf cannot be mounted; nothing that touches the kernel will run here"
-    fi
+    say "loading br_netfilter and vxlan: the lab's nodes need them, as flannel's do"
+    try modprobe br_netfilter || say "warning: modprobe br_netfilter failed; the lab's Services will not work on this kernel"
+    try modprobe vxlan || true
 }
 
 about_kernel() { printf 'kernel %s' "$(uname -r)"; }
