@@ -290,14 +290,12 @@ about_cni() { printf 'CNI plugins in .tools/cni'; }
 
 # ---------------------------------------------------------------------------------------------- kernel
 
-have_kernel() {
-    [ -e /proc/sys/net/bridge/bridge-nf-call-iptables ]
-}
+have_kernel() { [ -e /proc/sys/net/bridge/bridge-nf-call-iptables ]; }
 
 # Needed to run, not to build: a warning, so that `make build` works in a container.
 get_kernel() {
     if [ "$(id -u)" != 0 ]; then
-        say "warning: br_netfilter is not loaded; 'make demo' and 'make test' do that as root"
+        say "warning: br_netfilter is not loaded; 'make demo' and 'make test' load it as root"
         return
     fi
     say "loading br_netfilter and vxlan: the lab's nodes need them, as flannel's do"
