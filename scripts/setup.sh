@@ -2,8 +2,8 @@
 # Brings a machine to the point where vethwall builds, demonstrates and tests itself: `make setup`.
 #
 # Every part is one `have_X` that looks at the real thing (a compiler is asked to compile, a command is
-# looked up), and one `get_X` that installs it. Nothing is remembered between runs, so what somebody removes
-# is noticed, and a machine that has everything is done in well under two seconds.
+# looked up), and one `get_X` that installs it. Nothing is taken on trust from an earlier run, so what somebody
+# removes is noticed, and a machine that has everything is done in well under two seconds.
 #
 #   part     what for                                                    where it comes from
 #   system   C linker, git, curl, ip, iptables                           the distribution's packages
