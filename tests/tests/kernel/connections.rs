@@ -122,6 +122,10 @@ fn a_change_of_policy_cuts_what_it_forbids_and_nothing_else() {
             "{told:?}"
         );
 
+        // What was judged again is still the answered connection that it was, not a new one with a short life.
+        s.programs.configure(|config| config.tcp_unreplied = 0).unwrap();
+        passed(&s.sends_a(data(FRIEND, A4, 80)), Reason::Established);
+
         // Unless the node was told to keep what runs.
         s.programs
             .configure(|config| config.flags |= Config::KEEP_CONNECTIONS)

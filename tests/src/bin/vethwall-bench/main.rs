@@ -1,7 +1,10 @@
-//! What a packet costs: nanoseconds of the real programs in the real kernel, without a network (`make bench`).
+//! What vethwall costs (`make bench`): a packet, in nanoseconds of the real programs in the real kernel, without a
+//! network; and the start of a pod.
 //!
 //! Everything is measured in one run and the program that does nothing is subtracted, so that the ratios hold on any
 //! machine. The caches are hot except where said otherwise: this is the cost of the work, not of the memory.
+
+mod cni;
 
 use std::{
     collections::BTreeMap,
@@ -96,6 +99,10 @@ fn bench() -> Result<()> {
     println!(
         "\nnew connection, hot: the same SYN again and again, which is judged every time (policy, tracking, event)\n\
          new connection, cold: {CONNECTIONS} SYNs from as many ports, one run each, the median; what a first packet costs"
+    );
+    let [without, with] = sandbox::run(cni::measure)?;
+    println!(
+        "\nstart of a pod (CNI ADD by libcni, the median): {without:.0} ms, with vethwall in the chain {with:.0} ms"
     );
     Ok(())
 }
