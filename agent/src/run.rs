@@ -8,6 +8,7 @@
 
 use std::{
     os::fd::AsFd,
+    path::PathBuf,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -31,7 +32,6 @@ use vethwall_datapath::Events;
 
 use crate::{
     api,
-    cli::agent::AgentConfig,
     flows::{EventClock, Flows, Names},
     node::{
         Input,
@@ -39,6 +39,27 @@ use crate::{
     },
     sockets, source,
 };
+
+/// What the agent needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentConfig {
+    /// The directory of manifests.
+    pub manifests: PathBuf,
+    /// This node's name.
+    pub node: String,
+    /// Where the sockets are made.
+    pub run_dir: PathBuf,
+    /// Where bpffs is mounted.
+    pub bpffs: PathBuf,
+    /// libcni's cache of results, where pods that already run are found.
+    pub cni_cache: PathBuf,
+    /// The pods' bridge.
+    pub bridge: String,
+    /// What is logged: a level, or directives of `tracing_subscriber::EnvFilter`.
+    pub log_level: String,
+    /// Whether the log on stderr has colours.
+    pub log_color: bool,
+}
 
 /// Runs the agent until SIGTERM or SIGINT. What it wrote to the kernel stays in force.
 pub fn run(config: AgentConfig) -> anyhow::Result<()> {

@@ -5,27 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Exit, Failure, Global, text::escape};
-
-/// What the agent needs to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AgentConfig {
-    /// The directory of manifests.
-    pub manifests: PathBuf,
-    /// This node's name.
-    pub node: String,
-    /// Where the sockets are made.
-    pub run_dir: PathBuf,
-    /// Where bpffs is mounted.
-    pub bpffs: PathBuf,
-    /// libcni's cache of results, where pods that already run are found.
-    pub cni_cache: PathBuf,
-    /// The pods' bridge.
-    pub bridge: String,
-    /// What is logged: a level, or directives of `tracing_subscriber::EnvFilter`.
-    pub log_level: String,
-    /// Whether the log on stderr has colours.
-    pub log_color: bool,
-}
+use crate::run::AgentConfig;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

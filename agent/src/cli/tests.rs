@@ -376,7 +376,7 @@ fn the_agent_gets_its_flags() {
     };
     assert_eq!(
         args.config(&cli.global, true).unwrap(),
-        agent::AgentConfig {
+        crate::run::AgentConfig {
             manifests: "/m".into(),
             node: "n1".to_owned(),
             run_dir: "/r".into(),
