@@ -154,8 +154,8 @@ fn answers() -> Result<bool> {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // It may have ended by itself; there is nobody left to tell.
-        self.0.kill().ok();
-        self.0.wait().ok();
+        if let Err(error) = self.0.kill().and_then(|()| self.0.wait()) {
+            eprintln!("vethwall-bench: end the agent: {error}");
+        }
     }
 }
