@@ -9,8 +9,9 @@
 //! - Nothing is written or swept before the objects were complete once.
 //! - What failed stays in the difference between desired and observed, so the next [`Control::sync`] does it again.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
+use ipnet::IpNet;
 use vethwall_datapath::{Error, Maps};
 use vethwall_policy::{
     compile::{Compiled, compile},
@@ -37,6 +38,10 @@ pub struct Control<M> {
     /// Interfaces that are gone and whose connections still have to be forgotten.
     unswept: Vec<u32>,
     synced: bool,
+    /// The world changed since it was compiled.
+    dirty: bool,
+    /// The node's addresses and the cluster's pod networks.
+    network: (Vec<IpAddr>, Vec<IpNet>),
     revision: u64,
     applied_digest: String,
     failures: Vec<String>,
@@ -55,6 +60,8 @@ impl<M: Maps> Control<M> {
             objects: Objects::default(),
             unswept: Vec::new(),
             synced: false,
+            dirty: true,
+            network: Default::default(),
             revision: 0,
             applied_digest: String::new(),
             failures: Vec::new(),
@@ -65,6 +72,7 @@ impl<M: Maps> Control<M> {
     /// These are all the objects there are.
     pub fn set_objects(&mut self, mut objects: Objects) {
         self.world.replace(std::mem::take(&mut objects.objects));
+        self.dirty = true;
         self.objects = objects;
     }
 
@@ -72,17 +80,25 @@ impl<M: Maps> Control<M> {
     pub fn attach(&mut self, endpoint: Endpoint) {
         self.unswept.retain(|ifindex| *ifindex != endpoint.ifindex);
         self.world.attach(endpoint);
+        self.dirty = true;
     }
 
     /// A pod's interface went.
     pub fn detach(&mut self, ifindex: u32) {
         self.world.detach(ifindex);
+        self.dirty = true;
         self.unswept.push(ifindex);
     }
 
-    /// The world, for what is not policy.
-    pub fn world_mut(&mut self) -> &mut World {
-        &mut self.world
+    /// The addresses of this node and the cluster's pod networks are these now.
+    pub fn set_network(&mut self, addresses: Vec<IpAddr>, pods: Vec<IpNet>) {
+        let network = (addresses, pods);
+        if self.network != network {
+            self.world.set_node_addresses(network.0.clone());
+            self.world.set_pod_network(network.1.clone());
+            self.network = network;
+            self.dirty = true;
+        }
     }
 
     /// Makes the maps follow the world. True when they do.
@@ -90,6 +106,10 @@ impl<M: Maps> Control<M> {
         if self.objects.digest.is_empty() || (self.objects.incomplete.is_some() && !self.synced) {
             return false;
         }
+        if self.synced && !self.dirty && self.failures.is_empty() {
+            return true;
+        }
+        self.dirty = false;
         self.failures.clear();
         self.compiled = compile(&self.world, &mut self.numbers);
         let steps = plan(&self.observed, &self.compiled.state);

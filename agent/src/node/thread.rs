@@ -322,15 +322,11 @@ impl Node {
     }
 
     fn look(&mut self) {
-        self.note(
-            "node addresses",
-            flannel::own_addresses().map_err(|e| e.to_string()),
-            |node, addresses| {
-                node.control.world_mut().set_node_addresses(addresses);
-            },
-        );
         let networks = flannel::read_pod_networks(flannel::SUBNET_FILE.as_ref());
-        self.control.world_mut().set_pod_network(networks);
+        let addresses = flannel::own_addresses().map_err(|e| e.to_string());
+        self.note("node addresses", addresses, |node, addresses| {
+            node.control.set_network(addresses, networks);
+        });
         self.look_at_bridge();
         let veth = |name: &str| veth::host_veth(name).map_err(|e| e.chain());
         let found = existing::scan(&self.places.cni_cache, veth).map_err(|e| e.to_string());
