@@ -19,25 +19,32 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
-/// One line of the table.
-#[derive(Clone, Debug)]
-pub struct Row {
-    /// Number of the step, from 1.
-    pub step: usize,
-    /// What was to be seen.
-    pub claim: String,
-    /// What was seen instead; `None` if the claim holds.
-    pub failure: Option<String>,
-}
+mod table;
+
+pub use table::{Row, table};
 
 /// Runs the demo in a lab of this name; `say` gets what happens as it happens. The lab is gone afterwards.
 pub fn run(lab: &str, say: &mut dyn FnMut(&str)) -> Result<Vec<Row>> {
+    clean(lab)?;
     let mut demo = Demo::new(lab, say)?;
     let told = demo.tell();
     let down = demo.lab(&["down"]);
     told?;
     down.context("the lab could not be taken down")?;
     Ok(demo.rows)
+}
+
+/// Takes down the lab of a demo that was interrupted; there need be none.
+pub fn clean(lab: &str) -> Result<()> {
+    let output = Command::new(programs()?.join("vethwall-lab"))
+        .args(["down", "--name", lab])
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "lab {lab} is left: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
 }
 
 struct Demo<'a> {
@@ -486,24 +493,3 @@ spec:
   nodeName: node-a
   containers: [{name: client, image: client}]
 ";
-
-/// The rows as a table, failures in full below it.
-pub fn table(rows: &[Row]) -> String {
-    let width = rows
-        .iter()
-        .map(|row| row.claim.chars().count())
-        .max()
-        .unwrap_or_default();
-    let mut text = format!("\n{:>4}  {:width$}  RESULT\n", "STEP", "WHAT WAS TO BE SEEN");
-    for row in rows {
-        let result = if row.failure.is_none() { "PASS" } else { "FAIL" };
-        text += &format!("{:>4}  {:width$}  {result}\n", row.step, row.claim);
-    }
-    for row in rows {
-        if let Some(failure) = &row.failure {
-            text += &format!("\n{}. {}\n{failure}\n", row.step, row.claim);
-        }
-    }
-    let passed = rows.iter().filter(|row| row.failure.is_none()).count();
-    text + &format!("\n{passed} of {} hold", rows.len())
-}
