@@ -94,6 +94,7 @@ pub(crate) struct Packet {
 
 impl Packet {
     /// A packet of which nothing is known.
+    #[cfg(test)]
     pub(crate) const fn unknown() -> Self {
         Self {
             source: Words::NONE,
