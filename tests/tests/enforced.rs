@@ -193,3 +193,51 @@ fn real_traffic_and_evaluator_agree_on_random_clusters() -> Result<()> {
     println!("{WORLDS} clusters, {asked} connections, {denied} of them to be dropped: no difference");
     Ok(())
 }
+
+const EGRESS: &str = "\
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {namespace: x, name: egress}
+spec: {podSelector: {}, policyTypes: [Egress]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {namespace: x, name: first}
+spec: {containers: [{name: c, image: c}]}
+";
+
+/// Egress beyond the pod network waits for the bridge's program. A bridge that was deleted and that the next ADD makes
+/// anew has none, so that pod must not run before it has.
+#[test]
+fn a_bridge_that_is_made_anew_lets_nothing_out() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    fs::write(directory.path().join("first.yaml"), EGRESS)?;
+    let options = Options {
+        nodes: 1,
+        ..Options::new(&format!("bridge-{}", std::process::id()), directory.path())
+    };
+    let (lab, applied) = Lab::up(&options, &mut |_| {})?;
+    let mut guard = Guard(lab);
+    ensure!(applied.complete(), "{applied:?}");
+    let node = format!("node/{}", guard.0.state.nodes[0].name);
+    for round in 0..4 {
+        let gone = ["ip", "link", "del", "cni0"].map(str::to_owned);
+        ensure!(guard.0.exec(&node, &gone)? == 0, "cni0 can not be deleted");
+        let pod = format!("late-{round}");
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{namespace: x, name: {pod}}}\nspec: {{containers: [{{name: c, image: c}}]}}\n"
+        );
+        fs::write(directory.path().join(format!("{pod}.yaml")), text)?;
+        let applied = guard.0.apply(directory.path(), &mut |_| {})?;
+        ensure!(applied.complete(), "{applied:?}");
+        let seen = guard
+            .0
+            .probe(&[Probe::new(&format!("x/{pod}"), "outside", 80, "TCP")])?;
+        ensure!(seen[0].result == "denied", "round {round}: {seen:?}");
+        ensure!(
+            guard.0.status(&guard.0.state.nodes[0])?.bridge.attached,
+            "the new bridge has no program"
+        );
+    }
+    Ok(())
+}

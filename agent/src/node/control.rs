@@ -106,7 +106,7 @@ impl<M: Maps> Control<M> {
         if self.objects.digest.is_empty() || (self.objects.incomplete.is_some() && !self.synced) {
             return false;
         }
-        if self.synced && !self.dirty && self.failures.is_empty() {
+        if self.settled() {
             return true;
         }
         self.dirty = false;
@@ -174,6 +174,11 @@ impl<M: Maps> Control<M> {
             && record.ingress.slot() != 0
             && record.egress.slot() != 0
             && record.addresses == wanted.addresses
+    }
+
+    /// The maps follow the world as it is: there is nothing to do.
+    pub fn settled(&self) -> bool {
+        self.synced && !self.dirty && self.failures.is_empty()
     }
 
     /// The maps followed the world once.
@@ -327,8 +332,9 @@ mod tests {
         );
         control.set_objects(objects("2", vec![pod("web", "10.0.0.2")]));
         assert!(control.sync());
-        assert!(control.enforcing(7));
+        assert!(control.enforcing(7) && control.settled());
         control.detach(7);
+        assert!(!control.settled());
         assert!(control.sync());
         assert!(!control.enforcing(7));
         assert_eq!(control.maps().get(&Key::Endpoint(7)), None);

@@ -214,6 +214,9 @@ impl Node {
             deadline: Instant::now() + ADD_PATIENCE,
             reply,
         });
+        // The bridge plugin may just have made the bridge anew: a pod must not send before its second stage is there, or
+        // known to be missing.
+        self.look_at_bridge();
         // The plugin attached the programs; attaching again finds out how, and is nothing where they are.
         self.learn(interface, Some(Timestamp::now()));
         true
@@ -246,6 +249,7 @@ impl Node {
 
     /// Makes maps and attachments follow the world.
     fn sync(&mut self) {
+        let settled = self.control.settled();
         let complete = self.control.sync();
         for failure in self.control.failures() {
             warn!("the kernel's maps do not follow yet: {failure}");
@@ -253,10 +257,10 @@ impl Node {
         if !self.control.synced() {
             return;
         }
-        self.names
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .update(self.control.world(), &self.control.compiled().cookies);
+        if !settled {
+            let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+            names.update(self.control.world(), &self.control.compiled().cookies);
+        }
         self.attach_all();
         if complete && !self.ready && self.interfaces.values().all(|known| known.hook.is_some()) {
             self.ready = true;
