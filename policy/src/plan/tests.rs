@@ -162,7 +162,9 @@ pub(super) fn check_failures(
                 old[&packet],
                 new[&packet]
             );
-            if let (Some(record), true) = (state.endpoints.get(&ifindex), allow != new[&packet]) {
+            // A denial admits no flow.
+            let admits = allow & !new[&packet] != 0;
+            if let (Some(record), true) = (state.endpoints.get(&ifindex), admits) {
                 admitted.insert((ifindex, direction, record.slot_ref(direction).generation()));
             }
         }
