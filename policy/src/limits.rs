@@ -89,7 +89,7 @@ fn prefixes(policy: &NetworkPolicy) -> BTreeSet<IpNet> {
     });
     let blocks = peers.flat_map(|peer| match peer {
         Peer::Block { cidr, except } => [cidr].into_iter().chain(except).copied().collect(),
-        Peer::Pods { .. } | Peer::Nothing => Vec::new(),
+        Peer::Pods { .. } | Peer::Nodes(_) | Peer::Everything | Peer::Nothing => Vec::new(),
     });
     blocks.map(canonical).collect()
 }

@@ -24,6 +24,8 @@ pub struct Namespace {
     pub name: String,
     /// Its labels; the world adds `kubernetes.io/metadata.name` where it is absent.
     pub labels: Labels,
+    /// It is being deleted: its policies stay in force until its pods are gone (SEMANTICS 37).
+    pub terminating: bool,
 }
 
 /// A pod.
@@ -35,6 +37,8 @@ pub struct Pod {
     pub name: String,
     /// `metadata.uid`; empty where the input has none.
     pub uid: String,
+    /// Of a static pod the UID that the runtime knows: the hash of its configuration (SEMANTICS 38).
+    pub config_hash: Option<String>,
     /// Its labels.
     pub labels: Labels,
     /// The node it is bound to.
@@ -88,6 +92,60 @@ pub struct NetworkPolicy {
     pub egress: Option<Vec<Rule>>,
     /// In force, or only watched.
     pub mode: Mode,
+}
+
+/// A ClusterNetworkPolicy (`policy.networking.k8s.io/v1alpha2`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterNetworkPolicy {
+    /// Its name.
+    pub name: String,
+    /// Before or after the NetworkPolicies.
+    pub tier: Tier,
+    /// 0 to 1000; the lower is asked first within its tier, equal ones by name.
+    pub priority: u16,
+    /// Namespaces of the pods it acts on.
+    pub namespaces: Selector,
+    /// The pods in them.
+    pub pods: Selector,
+    /// Its ingress rules, in order; without any it says nothing of ingress.
+    pub ingress: Vec<ClusterRule>,
+    /// Its egress rules.
+    pub egress: Vec<ClusterRule>,
+    /// In force, or only watched.
+    pub mode: Mode,
+}
+
+/// Where a ClusterNetworkPolicy stands: Admin, then NetworkPolicies, then Baseline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Tier {
+    /// Before the NetworkPolicies.
+    Admin,
+    /// After them.
+    Baseline,
+}
+
+/// What a rule of a ClusterNetworkPolicy does with what it matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum RuleAction {
+    /// Allows it; no later rule is asked.
+    Accept,
+    /// Denies it; no later rule is asked.
+    Deny,
+    /// Skips the rest of the tier.
+    Pass,
+}
+
+/// One rule of a ClusterNetworkPolicy: acts where both peers and ports match.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClusterRule {
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// What it does.
+    pub action: RuleAction,
+    /// The other ends.
+    pub peers: Peers,
+    /// The destination ports.
+    pub ports: Ports,
 }
 
 /// Whether a policy drops packets.
@@ -145,8 +203,12 @@ pub enum Peer {
         /// Holes in it.
         except: Vec<IpNet>,
     },
-    /// An invalid peer (SEMANTICS 15).
+    /// Addresses of the nodes that the selector selects.
+    Nodes(Selector),
+    /// An invalid peer (SEMANTICS 15), or one of an unknown kind in a rule that accepts (CNP 6).
     Nothing,
+    /// A peer of an unknown kind in a rule that denies or passes: it fails closed (CNP 6).
+    Everything,
 }
 
 /// One entry of `ports`.
@@ -172,6 +234,8 @@ pub enum PortMatch {
     },
     /// An entry that can not match: invalid, or a protocol that does not exist (SEMANTICS 28).
     Nothing,
+    /// An entry of an unknown kind in a rule that denies or passes: every protocol and port (CNP 6).
+    Everything,
 }
 
 /// A local interface of a pod, as the plugin or the agent found it. It lives from ADD to DEL, whatever the API says of
@@ -203,6 +267,8 @@ pub enum Object {
     Node(Node),
     /// A NetworkPolicy.
     NetworkPolicy(NetworkPolicy),
+    /// A ClusterNetworkPolicy.
+    ClusterNetworkPolicy(ClusterNetworkPolicy),
 }
 
 impl Object {
@@ -213,6 +279,7 @@ impl Object {
             Self::Pod(o) => (Kind::Pod, o.namespace.as_str(), &o.name),
             Self::Node(o) => (Kind::Node, "", &o.name),
             Self::NetworkPolicy(o) => (Kind::NetworkPolicy, o.namespace.as_str(), &o.name),
+            Self::ClusterNetworkPolicy(o) => (Kind::ClusterNetworkPolicy, "", &o.name),
         };
         ObjectKey {
             kind,
@@ -233,6 +300,8 @@ pub enum Kind {
     Node,
     /// [`NetworkPolicy`].
     NetworkPolicy,
+    /// [`ClusterNetworkPolicy`].
+    ClusterNetworkPolicy,
 }
 
 /// Names an object.
@@ -249,7 +318,7 @@ pub struct ObjectKey {
 /// Names a policy.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct PolicyRef {
-    /// Its namespace.
+    /// Its namespace; empty for a ClusterNetworkPolicy.
     pub namespace: String,
     /// Its name.
     pub name: String,
@@ -257,7 +326,10 @@ pub struct PolicyRef {
 
 impl fmt::Display for PolicyRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
+        match self.namespace.as_str() {
+            "" => f.write_str(&self.name),
+            namespace => write!(f, "{namespace}/{}", self.name),
+        }
     }
 }
 

@@ -233,7 +233,7 @@ impl Context<'_> {
                     except: holes.collect(),
                 }
             }
-            Peer::Block { .. } | Peer::Nothing => ResolvedPeer::Nothing,
+            Peer::Block { .. } | Peer::Nodes(_) | Peer::Everything | Peer::Nothing => ResolvedPeer::Nothing,
         }
     }
 
@@ -280,6 +280,7 @@ impl Context<'_> {
             PortMatch::Protocol(_)
             | PortMatch::Range { .. }
             | PortMatch::Named { .. }
+            | PortMatch::Everything
             | PortMatch::Nothing => ResolvedPort::Nothing,
         }
     }

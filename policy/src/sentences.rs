@@ -13,6 +13,8 @@ use crate::{
 pub(crate) fn peer(asked: &Asked<'_>, peer: &Peer, matches: bool) -> String {
     match peer {
         Peer::Nothing => "the entry is not valid and matches nothing".to_owned(),
+        Peer::Nodes(selector) => format!("nodes {selector}"),
+        Peer::Everything => "the entry is of an unknown kind and matches everything".to_owned(),
         Peer::Block { cidr, except } => block(asked, *cidr, except, matches),
         Peer::Pods { namespaces, pods } => {
             let scope = match namespaces {
@@ -95,6 +97,7 @@ fn block(asked: &Asked<'_>, cidr: IpNet, except: &[IpNet], matches: bool) -> Str
 pub(crate) fn port(asked: &Asked<'_>, port: &PortMatch, ranges: &[(u8, u16, u16)], matches: bool) -> String {
     let what = match port {
         PortMatch::Nothing => return "the entry is not valid and matches nothing".to_owned(),
+        PortMatch::Everything => return "the entry is of an unknown kind and matches everything".to_owned(),
         PortMatch::Protocol(p) => format!("any port of {}", protocol_name(*p)),
         PortMatch::Range {
             protocol,

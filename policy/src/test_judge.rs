@@ -49,6 +49,10 @@ fn selected(world: &World, namespace: &str, peer: &Peer, pod: Option<&Pod>) -> b
 fn peer_matches(world: &World, namespace: &str, peer: &Peer, address: IpAddr) -> bool {
     match peer {
         Peer::Nothing => false,
+        Peer::Everything => true,
+        Peer::Nodes(selector) => world
+            .nodes()
+            .any(|node| selector.matches(&node.labels) && node.addresses.contains(&address)),
         Peer::Block { cidr, except } => {
             let inside = |net| canonical(net).contains(&address);
             inside(*cidr) && !except.iter().any(|net| inside(*net))
@@ -83,6 +87,7 @@ fn rule_allows(
     };
     let port_matches = |port: &PortMatch| match port {
         PortMatch::Nothing => false,
+        PortMatch::Everything => true,
         PortMatch::Protocol(p) => protocol::has_ports(*p) && *p == packet.0,
         PortMatch::Range {
             protocol,

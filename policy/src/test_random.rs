@@ -148,6 +148,7 @@ fn pod() -> impl Strategy<Value = Pod> {
             namespace,
             name,
             uid: String::new(),
+            config_hash: None,
             labels,
             node: None,
             addresses: addresses.into_iter().map(ip).collect(),

@@ -30,6 +30,7 @@ pub(crate) fn namespace(name: &str, pairs: &[(&str, &str)]) -> Object {
     Object::Namespace(Namespace {
         name: name.to_owned(),
         labels: labels(pairs),
+        terminating: false,
     })
 }
 
@@ -49,6 +50,7 @@ pub(crate) fn pod(path: &str, address: &str, pairs: &[(&str, &str)]) -> Pod {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         uid: format!("uid-{name}"),
+        config_hash: None,
         labels: labels(pairs),
         node: None,
         addresses: if address.is_empty() {

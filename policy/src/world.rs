@@ -8,7 +8,8 @@ use std::{
 use ipnet::IpNet;
 
 use crate::model::{
-    Endpoint, Kind, Labels, Namespace, NetworkPolicy, Node, Object, ObjectKey, Pod, canonical,
+    ClusterNetworkPolicy, Endpoint, Kind, Labels, Namespace, NetworkPolicy, Node, Object, ObjectKey, Pod,
+    canonical,
 };
 
 /// The label that every namespace has (SEMANTICS 19).
@@ -23,6 +24,7 @@ pub struct World {
     pods: BTreeMap<String, BTreeMap<String, Pod>>,
     nodes: BTreeMap<String, Node>,
     policies: BTreeMap<String, BTreeMap<String, NetworkPolicy>>,
+    cluster_policies: BTreeMap<String, ClusterNetworkPolicy>,
     endpoints: BTreeMap<u32, Endpoint>,
     pod_network: BTreeSet<IpNet>,
     node_addresses: BTreeSet<IpAddr>,
@@ -37,6 +39,7 @@ impl World {
             pods: BTreeMap::new(),
             nodes: BTreeMap::new(),
             policies: BTreeMap::new(),
+            cluster_policies: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             pod_network: BTreeSet::new(),
             node_addresses: BTreeSet::new(),
@@ -65,6 +68,9 @@ impl World {
                 let namespace = self.policies.entry(policy.namespace.clone()).or_default();
                 namespace.insert(policy.name.clone(), policy);
             }
+            Object::ClusterNetworkPolicy(policy) => {
+                self.cluster_policies.insert(policy.name.clone(), policy);
+            }
         }
     }
 
@@ -75,6 +81,7 @@ impl World {
             Kind::Pod => remove(&mut self.pods, key),
             Kind::Node => _ = self.nodes.remove(&key.name),
             Kind::NetworkPolicy => remove(&mut self.policies, key),
+            Kind::ClusterNetworkPolicy => _ = self.cluster_policies.remove(&key.name),
         }
     }
 
@@ -84,6 +91,7 @@ impl World {
         self.pods.clear();
         self.nodes.clear();
         self.policies.clear();
+        self.cluster_policies.clear();
         for object in objects {
             self.apply(object);
         }

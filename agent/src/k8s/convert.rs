@@ -166,6 +166,7 @@ impl Converter {
         self.objects.push(Object::Namespace(Namespace {
             name,
             labels: labels(&object.metadata),
+            terminating: false,
         }));
     }
 
@@ -271,6 +272,7 @@ fn pod(object: &core::Pod) -> Pod {
         namespace,
         name,
         uid,
+        config_hash: None,
         labels: labels(&object.metadata),
         node: spec.node_name,
         addresses,
