@@ -218,6 +218,7 @@ mod tests {
             namespace: "shop".to_owned(),
             name: name.to_owned(),
             uid: String::new(),
+            config_hash: None,
             labels: Labels::new(),
             node: None,
             addresses: vec![address.parse().unwrap()],

@@ -253,6 +253,7 @@ mod tests {
             namespace: "shop".into(),
             name: name.into(),
             uid: format!("uid-{name}"),
+            config_hash: None,
             labels: BTreeMap::new(),
             node: Some("n".into()),
             addresses: vec![address.parse().unwrap()],

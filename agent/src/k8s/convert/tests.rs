@@ -334,7 +334,7 @@ fn the_mode_is_the_policys_then_the_namespaces_then_enforce() {
         let (objects, problems) = read(&text(on_policy, on_namespace));
         let mode = objects.iter().find_map(|object| match object {
             Object::NetworkPolicy(policy) => Some(policy.mode),
-            Object::Namespace(_) | Object::Pod(_) | Object::Node(_) => None,
+            Object::Namespace(_) | Object::Pod(_) | Object::Node(_) | Object::ClusterNetworkPolicy(_) => None,
         });
         assert_eq!(
             (mode, problems.len()),

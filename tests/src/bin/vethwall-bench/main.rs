@@ -253,12 +253,14 @@ fn world(policies: usize) -> World {
     world.apply(Object::Namespace(Namespace {
         name: "shop".to_owned(),
         labels: BTreeMap::new(),
+        terminating: false,
     }));
     let pod = |name: &str, labels, node: &str, addresses| {
         Object::Pod(Pod {
             namespace: "shop".to_owned(),
             name: name.to_owned(),
             uid: name.to_owned(),
+            config_hash: None,
             labels,
             node: Some(node.to_owned()),
             addresses,
