@@ -107,6 +107,7 @@ fn addresses_ports_and_flags() {
     }
 }
 
+// Covers: SEMANTICS 50
 #[test]
 fn truncated_anywhere_is_malformed() {
     for whole in [
@@ -136,6 +137,7 @@ fn truncated_anywhere_is_malformed() {
     assert!(!four(&short).is(marks::MALFORMED));
 }
 
+// Covers: SEMANTICS 48
 #[test]
 fn a_fragments_payload_is_no_header() {
     let later = four(&frame4(protocol::TCP, 1, &tcp(2)));
@@ -161,6 +163,7 @@ fn a_fragments_payload_is_no_header() {
     );
 }
 
+// Covers: SEMANTICS 51
 #[test]
 fn neighbour_discovery_is_of_the_link_only() {
     for (kind, hops, expected) in [
@@ -194,6 +197,7 @@ fn the_end_that_asks_has_the_identifier() {
     assert!(request.is(marks::OPENS) && !reply.is(marks::OPENS));
 }
 
+// Covers: SEMANTICS 44
 #[test]
 fn a_quotation_is_read_as_far_as_it_goes() {
     let quotation = &frame4(protocol::UDP, 0, &[0, 7, 0, 9, 0, 8, 0, 0])[14..];

@@ -97,6 +97,7 @@ fn agrees_with_the_judge(world: &World) -> Result<(), TestCaseError> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
+    // Covers: SEMANTICS 2, 8, 35
     #[test]
     fn the_maps_say_what_the_rules_say(parts in parts()) {
         agrees_with_the_judge(&parts.world())?;
@@ -134,6 +135,7 @@ proptest! {
     }
 
     // DESIGN rule: output is a function of the current state only.
+    // Covers: SEMANTICS 36
     #[test]
     fn order_repetition_and_detours_do_not_show(
         (before, after) in change(),

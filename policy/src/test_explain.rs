@@ -61,6 +61,7 @@ fn why(side: &Side) -> &str {
     side.policies[0].rules[0].failed.as_deref().unwrap_or("it allows")
 }
 
+// Covers: SEMANTICS 3
 #[test]
 fn rule_3_both_sides_must_agree() {
     let mut policies = ingress(&[within(&[("team", "y")], &[])], &[]);
@@ -145,6 +146,7 @@ fn the_first_thing_that_failed_is_named() {
     }
 }
 
+// Covers: SEMANTICS 39, 40
 #[test]
 fn rule_39_the_own_node_passes_and_rule_40_a_pod_reaches_itself() {
     let none = || ingress(&[Peer::Nothing], &[]);
@@ -175,6 +177,7 @@ fn ends_that_policy_does_not_act_on() {
     );
 }
 
+// Covers: SEMANTICS 29
 #[test]
 fn without_a_port_only_rules_that_do_not_ask_for_one_match() {
     let case = |ports: &[PortMatch], protocol| {
@@ -197,6 +200,7 @@ fn audited_policies_are_told_apart() {
     assert_eq!(side.policies[0].mode, Mode::Audit);
 }
 
+// Covers: SEMANTICS 20, 23
 #[test]
 fn pods_of_two_families_meet_in_the_one_they_share() {
     let explanation = ask(ingress(&[block("fd00::/64", &[])], &[]), "fd00::2", "x/web", 80);

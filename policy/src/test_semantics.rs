@@ -104,6 +104,7 @@ fn admitted<'p>(peer: Peer, peers: &[&'p str]) -> Vec<&'p str> {
 
 const PODS: [&str; 4] = ["10.0.0.2", "10.0.1.1", "10.0.1.2", "10.0.1.3"];
 
+// Covers: SEMANTICS 1
 #[test]
 fn rule_1_a_pod_is_isolated_by_direction_and_namespace() {
     let world = with(
@@ -126,6 +127,7 @@ fn rule_1_a_pod_is_isolated_by_direction_and_namespace() {
     assert_eq!(db.allow, BOTH, "not selected");
 }
 
+// Covers: SEMANTICS 2, 8
 #[test]
 fn rules_2_and_8_policies_rules_and_entries_add_up() {
     let mut second = ingress(vec![rule(&[own(&[("app", "db")])], &[tcp(80, 80)])]);
@@ -151,6 +153,7 @@ fn rules_2_and_8_policies_rules_and_entries_add_up() {
     assert!(!open("10.0.1.1", 81) && !open("9.9.9.9", 80));
 }
 
+// Covers: SEMANTICS 4
 #[test]
 fn rule_4_an_empty_pod_selector_selects_the_namespace() {
     let all = NetworkPolicy {
@@ -166,6 +169,7 @@ fn rule_4_an_empty_pod_selector_selects_the_namespace() {
     }
 }
 
+// Covers: SEMANTICS 6, 7
 #[test]
 fn rules_6_and_7_no_rule_allows_nothing_one_empty_rule_everything() {
     assert_eq!(
@@ -184,6 +188,7 @@ fn rules_6_and_7_no_rule_allows_nothing_one_empty_rule_everything() {
     );
 }
 
+// Covers: SEMANTICS 9
 #[test]
 fn rule_9_no_peers_means_nodes_and_the_outside_too() {
     let world = with(world(), &[ingress(vec![rule(&[], &[tcp(80, 80)])])]);
@@ -193,6 +198,7 @@ fn rule_9_no_peers_means_nodes_and_the_outside_too() {
     }
 }
 
+// Covers: SEMANTICS 11, 12, 13, 14
 #[test]
 fn rules_11_to_14_selectors_in_one_entry_and_in_two() {
     assert_eq!(
@@ -229,6 +235,7 @@ fn rules_11_to_14_selectors_in_one_entry_and_in_two() {
     );
 }
 
+// Covers: SEMANTICS 15
 #[test]
 fn rule_15_an_invalid_peer_matches_nothing_and_still_isolates() {
     assert_eq!(admitted(Peer::Nothing, &PODS), [""; 0]);
@@ -240,6 +247,7 @@ fn rule_15_an_invalid_peer_matches_nothing_and_still_isolates() {
     );
 }
 
+// Covers: SEMANTICS 16, 17, 18
 #[test]
 fn rules_16_to_18_requirements_on_labels() {
     let one = |key: &str, operator| {
@@ -276,6 +284,7 @@ fn rules_16_to_18_requirements_on_labels() {
     );
 }
 
+// Covers: SEMANTICS 19
 #[test]
 fn rule_19_every_namespace_has_its_name_as_a_label() {
     let by_name = |name| within(&[("kubernetes.io/metadata.name", name)], &[]);
@@ -287,6 +296,7 @@ fn rule_19_every_namespace_has_its_name_as_a_label() {
     );
 }
 
+// Covers: SEMANTICS 20, 21, 31, 35
 #[test]
 fn rules_20_21_31_and_35_selectors_match_pods_at_all_their_addresses_and_nothing_else() {
     assert_eq!(
@@ -309,6 +319,7 @@ fn rules_20_21_31_and_35_selectors_match_pods_at_all_their_addresses_and_nothing
     }
 }
 
+// Covers: SEMANTICS 31
 #[test]
 fn rule_31_the_next_owner_of_an_address_inherits_nothing() {
     let mut world = with(world(), &[ingress(vec![rule(&[own(&[("app", "client")])], &[])])]);
@@ -327,6 +338,7 @@ fn rule_31_the_next_owner_of_an_address_inherits_nothing() {
     );
 }
 
+// Covers: SEMANTICS 22
 #[test]
 fn rule_22_an_except_is_a_hole_in_its_own_block_only() {
     let holed = block("10.0.0.0/8", &["10.0.1.0/24"]);
@@ -346,6 +358,7 @@ fn rule_22_an_except_is_a_hole_in_its_own_block_only() {
     assert_eq!(ask(&world, Ingress, "10.0.1.2", TCP, 1), 0);
 }
 
+// Covers: SEMANTICS 23
 #[test]
 fn rule_23_blocks_match_pods_and_nodes_and_families_do_not_cross() {
     let peers = ["10.0.1.2", "192.168.0.2", "8.8.8.8", "fd00::2", "2001:db8::1"];
@@ -354,6 +367,7 @@ fn rule_23_blocks_match_pods_and_nodes_and_families_do_not_cross() {
     assert_eq!(admitted(block("::/0", &["fd00::/16"]), &peers), ["2001:db8::1"]);
 }
 
+// Covers: SEMANTICS 24
 #[test]
 fn rule_24_host_bits_and_mapped_addresses() {
     assert_eq!(admitted(block("10.0.1.77/24", &[]), &PODS), PODS[1..]);
@@ -368,6 +382,7 @@ fn rule_24_host_bits_and_mapped_addresses() {
     );
 }
 
+// Covers: SEMANTICS 25, 26, 28, 29
 #[test]
 fn rules_25_26_28_and_29_ports() {
     let ports = |entries: &[PortMatch]| with(world(), &[ingress(vec![rule(&[], entries)])]);
@@ -401,6 +416,7 @@ fn rules_25_26_28_and_29_ports() {
     );
 }
 
+// Covers: SEMANTICS 27
 #[test]
 fn rule_27_named_ports_on_ingress_are_the_pods_own() {
     let named = |protocol, name: &str| PortMatch::Named {
@@ -419,6 +435,7 @@ fn rule_27_named_ports_on_ingress_are_the_pods_own() {
     );
 }
 
+// Covers: SEMANTICS 27
 #[test]
 fn rule_27_named_ports_on_egress_are_the_destinations() {
     let http = PortMatch::Named {
@@ -445,6 +462,7 @@ fn rule_27_named_ports_on_egress_are_the_destinations() {
     check(&[own(&[("app", "db")])], &[]);
 }
 
+// Covers: SEMANTICS 36
 #[test]
 fn rule_36_relabelling_and_deletion_take_effect() {
     let mut world = with(
@@ -463,6 +481,7 @@ fn rule_36_relabelling_and_deletion_take_effect() {
     );
 }
 
+// Covers: SEMANTICS 39
 #[test]
 fn rule_39_own_addresses_are_marked_and_are_no_pods() {
     let mut world = with(world(), &[ingress(vec![rule(&[within(&[], &[])], &[])])]);

@@ -212,6 +212,7 @@ fn a_kernel_that_somebody_else_wrote_keeps_its_numbers_and_indices() {
     }
 }
 
+// Covers: SEMANTICS 33, 34
 #[test]
 fn rules_33_and_34_the_interface_lives_apart_from_the_object() {
     let mut world = with(world(), &[ingress(vec![])]);

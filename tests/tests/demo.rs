@@ -2,6 +2,7 @@
 
 use vethwall_tests::demo;
 
+// Covers: SEMANTICS 3, 36, 39, 41, 43
 #[test]
 fn every_step_of_the_demo_holds() {
     let name = format!("test-demo-{}", std::process::id());

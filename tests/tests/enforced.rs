@@ -158,6 +158,7 @@ fn compare(lab: &Lab, world: &World) -> Result<(usize, usize)> {
     ))
 }
 
+// Covers: SEMANTICS 2, 3, 36, 43
 #[test]
 fn real_traffic_and_evaluator_agree_on_random_clusters() -> Result<()> {
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
@@ -208,6 +209,7 @@ spec: {containers: [{name: c, image: c}]}
 
 /// Egress beyond the pod network waits for the bridge's program. A bridge that was deleted and that the next ADD makes
 /// anew has none, so that pod must not run before it has.
+// Covers: SEMANTICS 30, 41
 #[test]
 fn a_bridge_that_is_made_anew_lets_nothing_out() -> Result<()> {
     let directory = tempfile::tempdir()?;

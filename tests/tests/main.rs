@@ -11,3 +11,4 @@ mod enforced;
 mod kernel;
 mod lab;
 mod plugin;
+mod rules;

@@ -96,6 +96,13 @@ fn split(text: &str) -> Vec<(usize, &str)> {
     chunks
 }
 
+/// The documents of a text as trees, each with the number of its first line.
+pub(super) fn trees(text: &str) -> Vec<(usize, Tree)> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let documents = split(text).into_iter();
+    documents.map(|(line, document)| (line, Tree::read(document))).collect()
+}
+
 /// What an object says of itself.
 struct Header<'a> {
     kind: &'a str,

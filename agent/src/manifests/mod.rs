@@ -16,7 +16,7 @@ mod decode;
 mod digest;
 mod fields;
 mod store;
-mod tree;
+pub(crate) mod tree;
 
 use std::{
     collections::BTreeMap,
@@ -216,6 +216,12 @@ pub fn load_texts(texts: &Texts) -> Loaded {
             .map(|(path, text)| decode::file(path, text))
             .collect(),
     }
+}
+
+/// The documents of a text as trees of places, each with the number of its first line. A place's line counts within its
+/// document.
+pub(crate) fn trees(text: &str) -> Vec<(usize, tree::Tree)> {
+    decode::trees(text)
 }
 
 /// Decodes again only the files that changed. Of pods and Services it keeps what policy needs: it lives as long as the

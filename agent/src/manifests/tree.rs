@@ -15,27 +15,27 @@ const MAX_DEPTH: usize = 64;
 
 /// Line and column, both from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// Line in the text.
-    pub(super) line: usize,
+    pub(crate) line: usize,
     /// Column, in characters.
-    pub(super) column: usize,
+    pub(crate) column: usize,
 }
 
 /// A value and where it starts and ends.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Node {
+pub(crate) struct Node {
     /// Where it starts.
-    pub(super) place: Place,
+    pub(crate) place: Place,
     /// Byte offsets in the text, end exclusive; 0 and 0 where the parser gave none.
-    pub(super) bytes: (usize, usize),
+    pub(crate) bytes: (usize, usize),
     /// What it is.
-    pub(super) value: Value,
+    pub(crate) value: Value,
 }
 
 /// What a node is.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     /// Absent, `~` or `null`.
     Null,
     /// A scalar, with quotes or without.
@@ -53,16 +53,16 @@ pub(super) enum Value {
 
 /// A key of a mapping.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Key {
+pub(crate) struct Key {
     /// Its text.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// Where it stands.
-    pub(super) place: Place,
+    pub(crate) place: Place,
 }
 
 /// A step into a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Segment {
+pub(crate) enum Segment {
     /// To the value of a key.
     Key(String),
     /// To an element of a sequence.
@@ -71,16 +71,16 @@ pub(super) enum Segment {
 
 /// What could be read of a text.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Tree {
+pub(crate) struct Tree {
     /// The first document's value; null where there is none.
-    pub(super) root: Node,
+    pub(crate) root: Node,
     /// Where the syntax broke, and how.
-    pub(super) error: Option<(Place, String)>,
+    pub(crate) error: Option<(Place, String)>,
 }
 
 impl Tree {
     /// Reads the first document of a text.
-    pub(super) fn read(text: &str) -> Self {
+    pub(crate) fn read(text: &str) -> Self {
         let mut builder = Builder::default();
         let mut parser = Parser::new_from_str(text);
         let mut error = None;
@@ -116,12 +116,12 @@ impl Node {
     }
 
     /// The value of a key.
-    pub(super) fn get(&self, key: &str) -> Option<&Self> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Self> {
         self.entry(key).map(|(_, value)| value)
     }
 
     /// A key and its value.
-    pub(super) fn entry(&self, key: &str) -> Option<(&Key, &Self)> {
+    pub(crate) fn entry(&self, key: &str) -> Option<(&Key, &Self)> {
         match &self.value {
             Value::Mapping(entries) => entries
                 .iter()
@@ -132,7 +132,7 @@ impl Node {
     }
 
     /// The text of a scalar.
-    pub(super) fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         match &self.value {
             Value::Scalar { text, .. } => Some(text),
             Value::Null | Value::Sequence(_) | Value::Mapping(_) => None,
@@ -140,7 +140,7 @@ impl Node {
     }
 
     /// The elements of a sequence.
-    pub(super) fn elements(&self) -> Option<&[Self]> {
+    pub(crate) fn elements(&self) -> Option<&[Self]> {
         match &self.value {
             Value::Sequence(nodes) => Some(nodes),
             Value::Null | Value::Scalar { .. } | Value::Mapping(_) => None,
@@ -148,7 +148,7 @@ impl Node {
     }
 
     /// Where a path leads: the place of its last key, or of the last step that could be found.
-    pub(super) fn locate(&self, path: &[Segment]) -> Place {
+    pub(crate) fn locate(&self, path: &[Segment]) -> Place {
         let mut node = self;
         let mut place = self.place;
         for segment in path {
@@ -167,7 +167,7 @@ impl Node {
     }
 
     /// The value that starts at a place, or whose key does: its path as people write it, and its own place.
-    pub(super) fn find(&self, place: Place) -> Option<(String, Place)> {
+    pub(crate) fn find(&self, place: Place) -> Option<(String, Place)> {
         let inner = match &self.value {
             Value::Null | Value::Scalar { .. } => None,
             Value::Sequence(nodes) => nodes.iter().enumerate().find_map(|(index, node)| {
@@ -185,7 +185,7 @@ impl Node {
     }
 
     /// Where a list has an empty item.
-    pub(super) fn null_item(&self) -> Option<Place> {
+    pub(crate) fn null_item(&self) -> Option<Place> {
         match &self.value {
             Value::Null | Value::Scalar { .. } => None,
             Value::Sequence(nodes) => {

@@ -321,6 +321,7 @@ mod tests {
         assert_eq!(control.applied_digest(), "3");
     }
 
+    // Covers: SEMANTICS 30
     #[test]
     fn an_interface_waits_for_its_pod() {
         let mut control = control(Fake::new());

@@ -133,11 +133,13 @@ fn a_pod_is_closed_until_its_record_is_there(hook: Hook) {
     });
 }
 
+// Covers: SEMANTICS 30
 #[test]
 fn a_pod_is_closed_until_its_record_is_there_with_tcx() {
     a_pod_is_closed_until_its_record_is_there(Hook::Tcx);
 }
 
+// Covers: SEMANTICS 30
 #[test]
 fn a_pod_is_closed_until_its_record_is_there_with_clsact() {
     a_pod_is_closed_until_its_record_is_there(Hook::Clsact);

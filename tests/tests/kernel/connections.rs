@@ -2,6 +2,7 @@
 
 use super::*;
 
+// Covers: SEMANTICS 43, 45
 #[test]
 fn replies_pass_both_ways() {
     sandbox::run(|| {
@@ -41,6 +42,7 @@ fn replies_pass_both_ways() {
     });
 }
 
+// Covers: SEMANTICS 43, 46
 #[test]
 fn an_answer_is_known_where_only_the_other_direction_is_isolated() {
     sandbox::run(|| {
@@ -54,6 +56,7 @@ fn an_answer_is_known_where_only_the_other_direction_is_isolated() {
     });
 }
 
+// Covers: SEMANTICS 47
 #[test]
 fn a_bare_syn_is_always_judged() {
     sandbox::run(|| {
@@ -93,6 +96,7 @@ fn a_bare_syn_is_always_judged() {
     });
 }
 
+// Covers: SEMANTICS 43
 #[test]
 fn a_change_of_policy_cuts_what_it_forbids_and_nothing_else() {
     sandbox::run(|| {
@@ -137,6 +141,7 @@ fn a_change_of_policy_cuts_what_it_forbids_and_nothing_else() {
     });
 }
 
+// Covers: SEMANTICS 44
 #[test]
 fn icmp_errors_pass_where_they_quote_what_was_allowed() {
     sandbox::run(|| {
@@ -197,6 +202,7 @@ fn icmp_errors_pass_where_they_quote_what_was_allowed() {
     });
 }
 
+// Covers: SEMANTICS 41
 #[test]
 fn egress_beyond_the_pods_is_judged_after_translation() {
     sandbox::run(|| {
@@ -259,6 +265,7 @@ fn egress_beyond_the_pods_is_judged_after_translation() {
     });
 }
 
+// Covers: SEMANTICS 41
 #[test]
 fn a_lost_tag_is_judged_at_the_destination() {
     sandbox::run(|| {
@@ -299,6 +306,7 @@ fn a_lost_tag_is_judged_at_the_destination() {
     });
 }
 
+// Covers: SEMANTICS 47
 #[test]
 fn connections_end() {
     sandbox::run(|| {
@@ -335,6 +343,7 @@ fn connections_end() {
     });
 }
 
+// Covers: SEMANTICS 54
 #[test]
 fn connections_are_not_shared_between_pods() {
     sandbox::run(|| {

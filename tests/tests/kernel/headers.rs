@@ -2,6 +2,7 @@
 
 use super::*;
 
+// Covers: SEMANTICS 51, 53
 #[test]
 fn a_pod_can_not_be_someone_else() {
     sandbox::run(|| {
@@ -96,6 +97,7 @@ fn stage_again(s: &mut Stage) -> &mut Stage {
     s
 }
 
+// Covers: SEMANTICS 49, 52
 #[test]
 fn options_and_extension_headers_are_walked() {
     sandbox::run(|| {
@@ -146,6 +148,7 @@ fn options_and_extension_headers_are_walked() {
     });
 }
 
+// Covers: SEMANTICS 50
 #[test]
 fn what_can_not_be_read_is_dropped_for_an_isolated_pod() {
     sandbox::run(|| {
@@ -184,6 +187,7 @@ fn what_can_not_be_read_is_dropped_for_an_isolated_pod() {
     });
 }
 
+// Covers: SEMANTICS 48, 52
 #[test]
 fn fragments_follow_the_first_one() {
     sandbox::run(|| {

@@ -20,6 +20,7 @@ fn the_verifier_accepts_every_program() {
     });
 }
 
+// Covers: SEMANTICS 30, 51
 #[test]
 fn without_a_record_only_neighbours_are_found() {
     sandbox::run(|| {
@@ -54,6 +55,7 @@ fn without_a_record_only_neighbours_are_found() {
     });
 }
 
+// Covers: SEMANTICS 26, 29
 #[test]
 fn policy_decides_by_identity_protocol_and_port() {
     sandbox::run(|| {
@@ -145,6 +147,7 @@ fn an_audited_policy_reports_and_lets_pass() {
     });
 }
 
+// Covers: SEMANTICS 39
 #[test]
 fn the_own_node_always_passes_and_its_mask_never_does() {
     sandbox::run(|| {
@@ -185,6 +188,7 @@ fn the_own_node_always_passes_and_its_mask_never_does() {
     });
 }
 
+// Covers: SEMANTICS 39, 53
 #[test]
 fn a_local_sender_is_known_by_its_interface() {
     sandbox::run(|| {

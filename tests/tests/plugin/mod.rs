@@ -29,6 +29,7 @@ fn load() -> Kernel {
     Kernel::load_or_adopt(BPFFS).unwrap_or_else(|error| panic!("{}", error.chain()))
 }
 
+// Covers: SEMANTICS 10, 30
 #[test]
 fn a_pod_is_attached_before_the_agent_is_asked() {
     sandbox::run(|| {
@@ -127,6 +128,7 @@ fn the_previous_result_is_printed_byte_for_byte() {
     });
 }
 
+// Covers: SEMANTICS 30
 #[test]
 fn without_an_agent_the_pod_waits_and_nothing_is_left_of_it() {
     sandbox::run(|| {
@@ -238,6 +240,7 @@ fn an_agents_refusal_reaches_the_runtime() {
     });
 }
 
+// Covers: SEMANTICS 30
 #[test]
 fn a_predecessors_record_does_not_open_the_pod() {
     sandbox::run(|| {
