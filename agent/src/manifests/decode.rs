@@ -100,9 +100,7 @@ fn split(text: &str) -> Vec<(usize, &str)> {
 pub(super) fn trees(text: &str) -> Vec<(usize, Tree)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let documents = split(text).into_iter();
-    documents
-        .map(|(line, document)| (line, Tree::read(document)))
-        .collect()
+    documents.map(|(line, document)| (line, Tree::read(document))).collect()
 }
 
 /// What an object says of itself.
