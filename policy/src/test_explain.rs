@@ -2,7 +2,7 @@
 
 use crate::{
     explain::{Decision, Explanation, Side, SideReason, Target, explain},
-    model::{Mode, NetworkPolicy, Object, Peer, Pod, PolicyRef, PortMatch},
+    model::{Labels, Mode, NetworkPolicy, Object, Peer, Pod, PolicyRef, PortMatch},
     test_world::{
         ICMP, TCP, block, endpoint, ip, namespace, node, own, pod, policy, port, rule, tcp, within,
     },
@@ -18,8 +18,8 @@ fn world(policies: Vec<NetworkPolicy>) -> World {
     world.attach(endpoint(7, &web));
     for object in [
         namespace("y", &[("team", "y")]),
-        node("n1", "192.168.0.1", "10.0.0.0/24"),
-        node("n2", "192.168.0.2", "10.0.1.0/24"),
+        node("n1", "192.168.0.1", "10.0.0.0/24", Labels::new()),
+        node("n2", "192.168.0.2", "10.0.1.0/24", Labels::new()),
         Object::Pod(web),
         Object::Pod(pod("y/client", "10.0.1.2 fd00::2", &[("app", "client")])),
         Object::Pod(Pod {

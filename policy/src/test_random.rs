@@ -11,8 +11,9 @@ use proptest::{
 
 use crate::{
     model::{
-        ContainerPort, Endpoint, Kind, Labels, Mode, NetworkPolicy, Object, ObjectKey, Operator, Peer, Peers,
-        Pod, PortMatch, Ports, Requirement, Rule, Selector,
+        ClusterNetworkPolicy, ClusterRule, ContainerPort, Endpoint, Kind, Labels, Mode, NetworkPolicy,
+        Object, ObjectKey, Operator, Peer, Peers, Pod, PortMatch, Ports, Requirement, Rule, RuleAction,
+        Selector, Tier,
     },
     test_world::{ICMP, TCP, UDP, ip, namespace, node},
     world::World,
@@ -85,6 +86,7 @@ fn peer() -> impl Strategy<Value = Peer> {
         5 => (option::of(selector()), selector()).prop_map(|(namespaces, pods)| Peer::Pods { namespaces, pods }),
         3 => (net(), vec(net(), 0..=2)).prop_map(|(cidr, except)| Peer::Block { cidr, except }),
         1 => Just(Peer::Nothing),
+        1 => selector().prop_map(Peer::Nodes),
     ]
 }
 
@@ -109,6 +111,66 @@ fn rule() -> impl Strategy<Value = Rule> {
         3 => vec(port(), 7..=11).prop_map(Ports::Some),
     ];
     (peers, ports).prop_map(|(peers, ports)| Rule { peers, ports })
+}
+
+/// A rule that denies or passes knows peers and ports that are everything; one that accepts has nothing instead.
+fn cluster_rule() -> impl Strategy<Value = ClusterRule> {
+    let action = prop_oneof![
+        2 => Just(RuleAction::Accept),
+        3 => Just(RuleAction::Deny),
+        2 => Just(RuleAction::Pass),
+    ];
+    (action, rule(), prop::bool::weighted(0.1), prop::bool::weighted(0.1)).prop_map(
+        |(action, mut rule, any_peer, any_port)| {
+            if action != RuleAction::Accept {
+                if let (Peers::Some(peers), true) = (&mut rule.peers, any_peer) {
+                    peers.push(Peer::Everything);
+                }
+                if let (Ports::Some(ports), true) = (&mut rule.ports, any_port) {
+                    ports.push(PortMatch::Everything);
+                }
+            }
+            // A ClusterNetworkPolicy has no namespace that a peer could mean.
+            if let Peers::Some(peers) = &mut rule.peers {
+                for peer in peers {
+                    if let Peer::Pods { namespaces, .. } = peer {
+                        namespaces.get_or_insert_with(Selector::everything);
+                    }
+                }
+            }
+            ClusterRule {
+                name: None,
+                action,
+                peers: rule.peers,
+                ports: rule.ports,
+            }
+        },
+    )
+}
+
+fn cluster_policy() -> impl Strategy<Value = ClusterNetworkPolicy> {
+    let rules = || vec(cluster_rule(), 0..=3);
+    let mode = prop_oneof![6 => Just(Mode::Enforce), 1 => Just(Mode::Audit)];
+    let tier = select(vec![Tier::Admin, Tier::Baseline]);
+    let pods = || prop_oneof![1 => Just(Selector::everything()), 1 => selector()];
+    (
+        (text(&["p", "q", "r"]), tier, select(vec![0, 7, 1000])),
+        (pods(), pods()),
+        (rules(), rules()),
+        mode,
+    )
+        .prop_map(
+            |((name, tier, priority), (namespaces, pods), (ingress, egress), mode)| ClusterNetworkPolicy {
+                name,
+                tier,
+                priority,
+                namespaces,
+                pods,
+                ingress,
+                egress,
+                mode,
+            },
+        )
 }
 
 fn policy() -> impl Strategy<Value = NetworkPolicy> {
@@ -191,21 +253,23 @@ pub(crate) fn parts() -> impl Strategy<Value = Parts> {
     let objects = (
         namespaces,
         vec(pod(), 1..=8),
-        vec(policy(), 1..=5),
-        prop::bool::ANY,
+        vec(policy(), 0..=5),
+        prop_oneof![1 => Just(vec![]), 1 => vec(cluster_policy(), 1..=3)],
+        option::of((labels(), labels())),
     );
-    (objects, local).prop_map(|((namespaces, pods, policies, nodes), local)| {
+    (objects, local).prop_map(|((namespaces, pods, policies, cluster, nodes), local)| {
         let mut objects: Vec<Object> = Vec::new();
         for (name, labels) in namespaces {
             let pairs: Vec<_> = labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
             objects.push(namespace(&name, &pairs));
         }
-        if nodes {
-            objects.push(node("n1", "192.168.0.1", "10.0.0.0/24"));
-            objects.push(node("n2", "192.168.0.2", "10.0.1.0/24"));
+        if let Some((here, there)) = nodes {
+            objects.push(node("n1", "192.168.0.1", "10.0.0.0/24", here));
+            objects.push(node("n2", "192.168.0.2", "10.0.1.0/24", there));
         }
         objects.extend(pods.into_iter().map(Object::Pod));
         objects.extend(policies.into_iter().map(Object::NetworkPolicy));
+        objects.extend(cluster.into_iter().map(Object::ClusterNetworkPolicy));
         // The last object of a name counts; keep one of each, so that order does not matter.
         let mut seen = BTreeSet::new();
         objects.retain(|object| seen.insert(object.key()));

@@ -39,8 +39,8 @@ pub(crate) fn world() -> World {
     for object in [
         namespace("x", &[]),
         namespace("y", &[("team", "y")]),
-        node("n1", "192.168.0.1", "10.0.0.0/24"),
-        node("n2", "192.168.0.2", "10.0.1.0/24"),
+        node("n1", "192.168.0.1", "10.0.0.0/24", Labels::new()),
+        node("n2", "192.168.0.2", "10.0.1.0/24", Labels::new()),
         Object::Pod(web()),
         Object::Pod(pod("x/db", "10.0.0.2 fd00::2", &[("app", "db"), ("empty", "")])),
         Object::Pod(Pod {

@@ -34,10 +34,10 @@ pub(crate) fn namespace(name: &str, pairs: &[(&str, &str)]) -> Object {
     })
 }
 
-pub(crate) fn node(name: &str, address: &str, cidr: &str) -> Object {
+pub(crate) fn node(name: &str, address: &str, cidr: &str, labels: Labels) -> Object {
     Object::Node(Node {
         name: name.to_owned(),
-        labels: Labels::new(),
+        labels,
         addresses: vec![ip(address)],
         pod_cidrs: vec![cidr.parse().unwrap()],
     })
