@@ -1,20 +1,25 @@
-//! What a slot answers to a peer, for every protocol and port: the rules' union, resolved to disjoint ranges.
+//! What a slot answers to a peer, for every protocol and port: tiers and rules resolved to disjoint ranges.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use vethwall_common::verdict::allow;
 
 use crate::{
-    model::Mode,
-    resolve::{ResolvedPeer, ResolvedPort, ResolvedRule, SlotMeaning},
-    terms::{Signature, TermId},
+    model::{Mode, RuleAction},
+    resolve::{Level, ResolvedPeer, ResolvedPort, ResolvedRule, SlotMeaning},
+    signature::{Match, Signature},
+    terms::TermId,
 };
 
 /// What an answer stems from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Origin {
-    /// No rule: the policies that isolate, or that nothing does.
-    Default,
+    /// Nothing decided: what no policy denies is allowed.
+    Open,
+    /// NetworkPolicies of this mode isolate the pod, and none allows.
+    Isolated(Mode),
+    /// A limit was exceeded.
+    Closed,
     /// A rule: places of the policy in the slot's meaning and of the rule in the policy.
     Rule(usize, usize),
 }
@@ -24,8 +29,16 @@ pub(crate) enum Origin {
 pub(crate) struct Bits {
     /// [`allow`] bits.
     pub(crate) allow: u8,
-    /// What they stem from.
+    /// What they stem from: of a denial what denies, whether in force or only audited.
     pub(crate) origin: Origin,
+}
+
+impl Bits {
+    /// Whether an entry with these can be left out where `other` answers: a denial is attributed exactly, what is
+    /// allowed to everybody need not be.
+    pub(crate) fn stand_for(self, other: Self) -> bool {
+        self.allow == other.allow && (self.allow == allow::BOTH || self.origin == other.origin)
+    }
 }
 
 /// Ports of one protocol with one answer.
@@ -50,87 +63,92 @@ pub(crate) struct Answer {
     pub(crate) ranges: Vec<Range>,
 }
 
-/// A matching rule's place; in this order the first that allows a port is named for it.
-type Place = (usize, usize);
+impl Answer {
+    /// For one protocol and port; protocols without ports have no ranges.
+    pub(crate) fn at(&self, protocol: u8, port: u16) -> Bits {
+        let inside = |range: &&Range| range.protocol == protocol && range.first <= port && port <= range.last;
+        self.ranges
+            .iter()
+            .find(inside)
+            .map_or(self.base, |range| range.bits)
+    }
+}
 
-/// Asks the slot about a peer (SEMANTICS 2, 7, 8).
+impl Answer {
+    /// For all ports of a protocol together: what the worst of them gets.
+    pub(crate) fn anywhere(&self, protocol: u8) -> Bits {
+        let ranges = self.ranges.iter().filter(|range| range.protocol == protocol);
+        let covered: u32 = ranges
+            .clone()
+            .map(|r| u32::from(r.last) - u32::from(r.first) + 1)
+            .sum();
+        let rest = (covered <= u32::from(u16::MAX)).then_some(self.base);
+        let all = ranges.map(|range| range.bits).chain(rest);
+        let grade = |bits: &Bits| (bits.allow & allow::ENFORCED, bits.allow & allow::SHADOW);
+        all.min_by_key(grade).unwrap_or(self.base)
+    }
+}
+
+/// What a rule says of a peer at some ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Hit {
+    /// Protocol, first and last port; `None` is every port of every protocol (SEMANTICS 9, 29).
+    pub(crate) ports: Option<(u8, u16, u16)>,
+    /// [`Match::Yes`] or [`Match::Maybe`].
+    pub(crate) sure: Match,
+}
+
+/// A rule that matches: places of its policy and of the rule in it, and whether it only may match. In this order rules
+/// are asked.
+type Place = (usize, usize, bool);
+
+/// Rules that match a port, and by how many of their entries.
+type Open = BTreeMap<Place, usize>;
+
+/// Asks the slot about a peer (SEMANTICS 2, 7, 8; CNP 1 to 3).
 pub(crate) fn answer(slot: &SlotMeaning, peer: &Signature) -> Answer {
-    let enforced = slot.enforced();
-    if slot.policies.is_empty() {
-        let base = Bits {
-            allow: allow::BOTH,
-            origin: Origin::Default,
-        };
-        return Answer {
-            base,
-            ranges: Vec::new(),
-        };
-    }
-    if slot.degraded {
-        let base = Bits {
-            allow: 0,
-            origin: Origin::Default,
-        };
-        return Answer {
-            base,
-            ranges: Vec::new(),
-        };
-    }
-    let mut everything: BTreeSet<Place> = BTreeSet::new();
+    let mut everywhere = Open::new();
     let mut ports: BTreeMap<u8, Vec<(u16, u16, Place)>> = BTreeMap::new();
     for (p, policy) in slot.policies.iter().enumerate() {
         for (r, rule) in policy.rules.iter().enumerate() {
-            match granted(rule, peer) {
-                Granted::Nothing => {}
-                Granted::Everything => _ = everything.insert((p, r)),
-                Granted::Ports(list) => {
-                    for (protocol, first, last) in list {
-                        ports.entry(protocol).or_default().push((first, last, (p, r)));
+            for hit in hits(rule, peer) {
+                let place = (p, r, hit.sure != Match::Yes);
+                match hit.ports {
+                    None => *everywhere.entry(place).or_default() += 1,
+                    Some((protocol, first, last)) => {
+                        ports.entry(protocol).or_default().push((first, last, place));
                     }
                 }
             }
         }
     }
-    // Policies in force stand before audited ones, so the first place tells whether any in force allows.
-    let bits = |first: Option<&Place>| {
-        let in_force = first.is_some_and(|(p, _)| slot.policies[*p].mode == Mode::Enforce);
-        let enforced_allows = !enforced || in_force;
-        let allow = if enforced_allows { allow::ENFORCED } else { 0 }
-            | if first.is_some() { allow::SHADOW } else { 0 };
-        let origin = match first {
-            Some(&(p, r)) if allow == allow::BOTH => Origin::Rule(p, r),
-            Some(_) | None => Origin::Default,
-        };
-        Bits { allow, origin }
-    };
-    let base = bits(everything.first());
+    let base = bits(slot, &everywhere);
     let mut ranges = Vec::new();
-    for (protocol, grants) in ports {
-        sweep(protocol, &grants, &everything, &bits, base, &mut ranges);
+    for (protocol, list) in ports {
+        sweep(slot, protocol, &list, &everywhere, base, &mut ranges);
     }
     Answer { base, ranges }
 }
 
-/// Cuts the ports of one protocol where a grant begins or ends.
+/// Cuts the ports of one protocol where an entry of a rule begins or ends.
 fn sweep(
+    slot: &SlotMeaning,
     protocol: u8,
-    grants: &[(u16, u16, Place)],
-    everything: &BTreeSet<Place>,
-    bits: &impl Fn(Option<&Place>) -> Bits,
+    list: &[(u16, u16, Place)],
+    everywhere: &Open,
     base: Bits,
     ranges: &mut Vec<Range>,
 ) {
     const END: u32 = u16::MAX as u32 + 1;
     let mut events: BTreeMap<u32, Vec<(Place, bool)>> = BTreeMap::new();
-    for &(first, last, place) in grants {
+    for &(first, last, place) in list {
         events.entry(u32::from(first)).or_default().push((place, true));
         events
             .entry(u32::from(last) + 1)
             .or_default()
             .push((place, false));
     }
-    // How many grants of a rule are open: a rule may list overlapping ranges.
-    let mut open: BTreeMap<Place, usize> = everything.iter().map(|place| (*place, 1)).collect();
+    let mut open = everywhere.clone();
     let mut points = events.into_iter().peekable();
     while let Some((from, changes)) = points.next() {
         for (place, begins) in changes {
@@ -145,8 +163,8 @@ fn sweep(
             }
         }
         let until = points.peek().map_or(END, |(next, _)| *next);
-        let bits = bits(open.keys().next());
-        if from >= END || bits.allow == base.allow {
+        let bits = bits(slot, &open);
+        if from >= END || bits.stand_for(base) {
             continue;
         }
         let (Ok(first), Ok(last)) = (u16::try_from(from), u16::try_from(until - 1)) else {
@@ -170,78 +188,150 @@ fn sweep(
     }
 }
 
-/// What a rule allows a peer.
-pub(crate) enum Granted {
-    /// The rule does not match the peer, or no port.
-    Nothing,
-    /// Every port of every protocol (SEMANTICS 9, 29).
-    Everything,
-    /// These ports: protocol, first, last.
-    Ports(Vec<(u8, u16, u16)>),
+/// What the rules that match make of it.
+fn bits(slot: &SlotMeaning, open: &Open) -> Bits {
+    if slot.closed {
+        return Bits {
+            allow: 0,
+            origin: Origin::Closed,
+        };
+    }
+    let (enforced, by) = decide(slot, open, false);
+    let (shadow, shadow_by) = decide(slot, open, true);
+    Bits {
+        allow: if enforced { allow::ENFORCED } else { 0 } | if shadow { allow::SHADOW } else { 0 },
+        origin: match (enforced, shadow, by) {
+            (false, ..) | (true, true, Origin::Rule(..)) => by,
+            (true, false, _) | (true, true, Origin::Open | Origin::Isolated(_) | Origin::Closed) => shadow_by,
+        },
+    }
 }
 
-/// What a rule allows a peer: ports AND peers (SEMANTICS 8).
-pub(crate) fn granted(rule: &ResolvedRule, peer: &Signature) -> Granted {
-    if !reaches(rule, peer) {
-        return Granted::Nothing;
+/// Walks the tiers: Admin, NetworkPolicies, Baseline, and what remains is allowed. With `shadow` the audited policies
+/// count as if they were in force.
+fn decide(slot: &SlotMeaning, open: &Open, shadow: bool) -> (bool, Origin) {
+    if let Some(decision) = tier(slot, open, Level::Admin, shadow) {
+        return decision;
+    }
+    if slot.isolated(shadow) {
+        let (first, end) = (slot.first(Level::Namespace), slot.first(Level::Baseline));
+        let allows = |(p, _, maybe): &&Place| {
+            !*maybe && (shadow || slot.policies.get(*p).is_some_and(|p| p.mode == Mode::Enforce))
+        };
+        let found = open
+            .range((first, 0, false)..(end, 0, false))
+            .map(|(place, _)| place)
+            .find(allows);
+        return match found {
+            Some((p, r, _)) => (true, Origin::Rule(*p, *r)),
+            None if slot.isolated(false) => (false, Origin::Isolated(Mode::Enforce)),
+            None => (false, Origin::Isolated(Mode::Audit)),
+        };
+    }
+    tier(slot, open, Level::Baseline, shadow).unwrap_or((true, Origin::Open))
+}
+
+/// The decision of the first rule of a tier that matches and does not pass.
+///
+/// A rule that only may match is read both ways, and the answer is what both allow: an Accept is then no help, a Deny
+/// denies. After a Pass that may have been taken the next tier has to agree, so nothing in this one accepts any more.
+fn tier(slot: &SlotMeaning, open: &Open, level: Level, shadow: bool) -> Option<(bool, Origin)> {
+    let first = slot.first(level);
+    let mut may_have_passed = false;
+    for &(p, r, maybe) in open.range((first, 0, false)..).map(|(place, _)| place) {
+        let policy = slot.policies.get(p).filter(|policy| policy.level == level)?;
+        if policy.mode == Mode::Audit && !shadow {
+            continue;
+        }
+        match (policy.rules.get(r)?.action, maybe) {
+            (RuleAction::Accept, false) if !may_have_passed => return Some((true, Origin::Rule(p, r))),
+            (RuleAction::Accept | RuleAction::Pass, false) => return None,
+            (RuleAction::Accept, true) => {}
+            (RuleAction::Deny, _) => return Some((false, Origin::Rule(p, r))),
+            (RuleAction::Pass, true) => may_have_passed = true,
+        }
+    }
+    None
+}
+
+/// What a rule says of a peer: ports AND peers (SEMANTICS 8).
+pub(crate) fn hits(rule: &ResolvedRule, peer: &Signature) -> Vec<Hit> {
+    let sure = reaches(rule, peer);
+    if sure == Match::No {
+        return Vec::new();
     }
     match &rule.ports {
-        None => Granted::Everything,
-        Some(ports) => {
-            let list: Vec<_> = ports
-                .iter()
-                .flat_map(|port| port_ranges(rule, port, peer))
-                .collect();
-            if list.is_empty() {
-                Granted::Nothing
-            } else {
-                Granted::Ports(list)
-            }
-        }
+        None => vec![Hit { ports: None, sure }],
+        Some(ports) => ports
+            .iter()
+            .flat_map(|port| port_hits(rule, port, peer, sure))
+            .collect(),
     }
 }
 
 /// Whether the rule's peers include this one.
-pub(crate) fn reaches(rule: &ResolvedRule, peer: &Signature) -> bool {
-    rule.peers
-        .as_ref()
-        .is_none_or(|peers| peers.iter().any(|candidate| is_peer(candidate, peer)))
+pub(crate) fn reaches(rule: &ResolvedRule, peer: &Signature) -> Match {
+    let Some(peers) = &rule.peers else {
+        return Match::Yes;
+    };
+    let all = peers.iter().map(|candidate| is_peer(candidate, peer));
+    all.max().unwrap_or(Match::No)
 }
 
 /// Whether one entry of `from` or `to` includes this peer. An `except` is a hole in this block only (SEMANTICS 22).
-pub(crate) fn is_peer(candidate: &ResolvedPeer, peer: &Signature) -> bool {
+pub(crate) fn is_peer(candidate: &ResolvedPeer, peer: &Signature) -> Match {
+    let sure = |yes| if yes { Match::Yes } else { Match::No };
     match candidate {
-        ResolvedPeer::Pods(term) => peer.has(*term),
+        ResolvedPeer::Pods(term) => peer.pod(*term),
+        ResolvedPeer::Nodes(term) => sure(peer.has(*term)),
         ResolvedPeer::Block { cidr, except } => {
-            peer.has(*cidr) && !except.iter().any(|hole: &TermId| peer.has(*hole))
+            sure(peer.has(*cidr) && !except.iter().any(|hole: &TermId| peer.has(*hole)))
         }
-        ResolvedPeer::Nothing => false,
+        ResolvedPeer::Nothing => Match::No,
+        ResolvedPeer::Everything => Match::Yes,
     }
 }
 
-/// The ports that one entry of `ports` means for this peer.
-pub(crate) fn port_ranges(rule: &ResolvedRule, port: &ResolvedPort, peer: &Signature) -> Vec<(u8, u16, u16)> {
+/// The ports that one entry of `ports` means for this peer, which the rule reaches so surely.
+pub(crate) fn port_hits(rule: &ResolvedRule, port: &ResolvedPort, peer: &Signature, sure: Match) -> Vec<Hit> {
     match port {
-        ResolvedPort::Ranges(protocol, ranges) => ranges
-            .iter()
-            .map(|(first, last)| (*protocol, *first, *last))
-            .collect(),
+        ResolvedPort::Ranges(protocol, ranges) => {
+            let hit = |(first, last): &(u16, u16)| Hit {
+                ports: Some((*protocol, *first, *last)),
+                sure,
+            };
+            ranges.iter().map(hit).collect()
+        }
         ResolvedPort::OfPeer(protocol, terms) => {
-            let mut numbers = BTreeSet::new();
+            let mut numbers: BTreeMap<(u16, u16), Match> = BTreeMap::new();
+            let mut note = |ports, sure| {
+                let known = numbers.entry(ports).or_insert(Match::No);
+                *known = (*known).max(sure);
+            };
             for (i, term) in terms.iter().enumerate() {
                 let matches = match &rule.peers {
-                    None => true,
-                    Some(peers) => peers.get(i).is_some_and(|candidate| is_peer(candidate, peer)),
+                    None => Match::Yes,
+                    Some(peers) => peers
+                        .get(i)
+                        .map_or(Match::No, |candidate| is_peer(candidate, peer)),
                 };
-                if let (true, Some(term)) = (matches, term) {
-                    numbers.extend(peer.numbers(*term));
+                let (true, Some(term)) = (matches != Match::No, term) else {
+                    continue;
+                };
+                for (number, sure) in peer.ports(*term) {
+                    note((number, number), sure.min(matches));
+                }
+                if peer.is_unknown() {
+                    note((0, u16::MAX), Match::Maybe);
                 }
             }
-            numbers
-                .into_iter()
-                .map(|number| (*protocol, number, number))
-                .collect()
+            let hit = |((first, last), sure)| Hit {
+                ports: Some((*protocol, first, last)),
+                sure,
+            };
+            numbers.into_iter().map(hit).collect()
         }
         ResolvedPort::Nothing => Vec::new(),
+        ResolvedPort::Everything => vec![Hit { ports: None, sure }],
     }
 }

@@ -4,10 +4,13 @@
 //! local pods ─► slot meanings ─► terms ─► signatures of addresses and prefixes
 //!                     └───────────────────────┴──► answer for each (slot, identity) ─► encode ─► State
 //! ```
+//! A [`Compiler`] remembers each stage, keyed by everything that went into it: a change of one object passes through as
+//! little as it touches.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use serde::Serialize;
@@ -21,14 +24,16 @@ use vethwall_common::{
 
 use crate::{
     limits::{self, Limits},
+    matched::Matched,
     model::{Endpoint, PolicyRef},
     numbers::Numbers,
-    owners,
+    owners::{Addresses, Strangers},
     resolve::{Context, SlotMeaning},
-    slots,
+    signature::{Match, Signature},
+    slots::Slots,
     state::State,
-    terms::{Signature, TermId, Terms},
-    world::World,
+    terms::{TermId, Terms},
+    world::{Stamp, World},
 };
 
 /// What [`compile`] returns.
@@ -39,26 +44,26 @@ pub struct Compiled {
     /// What cookies mean.
     pub cookies: Cookies,
     /// What identities mean: the selectors and prefixes that their addresses match.
-    pub identities: BTreeMap<Identity, Vec<String>>,
+    pub identities: BTreeMap<Identity, Arc<Vec<String>>>,
     /// What could not be done as the policies ask. It denies.
     pub problems: Vec<Problem>,
 }
 
 /// What cookies mean.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cookies(pub BTreeMap<Cookie, Attribution>);
+pub struct Cookies(pub BTreeMap<Cookie, Arc<Attribution>>);
 
 impl Cookies {
     /// What a cookie means, if it is one of these.
     pub fn get(&self, cookie: Cookie) -> Option<&Attribution> {
-        self.0.get(&cookie)
+        self.0.get(&cookie).map(Arc::as_ref)
     }
 }
 
 /// What a verdict stems from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Attribution {
-    /// The policy of the rule that allowed; without a rule, the policies that isolate the pod.
+    /// The policy of the rule that decided; without a rule, the policies that isolate the pod.
     pub policies: Vec<PolicyRef>,
     /// The rule's place in the policy, from 0.
     pub rule: Option<usize>,
@@ -83,110 +88,243 @@ pub fn compile(world: &World, numbers: &mut Numbers) -> Compiled {
 
 /// Compiles the world into maps that have this much room.
 pub fn compile_within(world: &World, numbers: &mut Numbers, limits: &Limits) -> Compiled {
-    numbers.begin();
-    let mut compiled = Compiled::default();
-    let mut subjects = resolve(world, numbers, &BTreeSet::new());
-    let mut terms = terms_of(&subjects, numbers);
-    if terms.prefixes().count() > limits.prefixes {
-        let blockless = limits::too_many_prefixes(world, &subjects, limits.prefixes, &mut compiled.problems);
-        subjects = resolve(world, numbers, &blockless);
-        terms = terms_of(&subjects, numbers);
+    Memory::default().compile(world, numbers, limits)
+}
+
+/// Compiles one world after the other, and looks again only at what changed. What it returns is what [`compile`] would.
+#[derive(Debug, Default)]
+pub struct Compiler {
+    numbers: Numbers,
+    limits: Limits,
+    memory: Memory,
+}
+
+impl Compiler {
+    /// For a kernel that holds `observed`, written by somebody else: see [`Numbers::above`].
+    pub fn above(observed: &State) -> Self {
+        Self {
+            numbers: Numbers::above(observed),
+            ..Self::default()
+        }
     }
 
-    let mut live = BTreeMap::from([(Identity::WORLD, Signature::default())]);
-    place_addresses(world, &terms, numbers, limits, &mut live, &mut compiled);
-    for (identity, signature) in &live {
-        let names = signature
-            .terms()
-            .filter_map(|id| numbers.term(id).map(ToString::to_string));
-        let names: BTreeSet<String> = names.collect();
-        compiled.identities.insert(*identity, names.into_iter().collect());
+    /// For maps that have this much room.
+    #[must_use]
+    pub fn within(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
-    let meanings: BTreeSet<&SlotMeaning> = subjects.iter().flat_map(|(_, slots)| slots).collect();
-    let slots = slots::write(meanings, &live, numbers, limits, &mut compiled);
-    for (endpoint, meanings) in &subjects {
-        let Some(index) = numbers.endpoint(endpoint.ifindex) else {
-            compiled.problems.push(limits::no_index(endpoint));
-            continue;
-        };
-        let slot = |meaning| SlotRef::new(slots.get(meaning).copied().unwrap_or(0), 0);
-        let [ingress, egress] = meanings;
-        let record = EndpointRecord {
-            ingress: slot(ingress),
-            egress: slot(egress),
-            ifindex: endpoint.ifindex,
-            flags: EndpointRecord::ENFORCING,
-            addresses: one_of_each(&endpoint.addresses),
-            mac: endpoint.mac,
-            index,
-        };
-        compiled.state.endpoints.insert(endpoint.ifindex, record);
+    /// Compiles the world.
+    pub fn compile(&mut self, world: &World) -> Compiled {
+        self.memory.compile(world, &mut self.numbers, &self.limits)
     }
-    compiled
+
+    /// After a plan was executed: see [`Numbers::release`].
+    pub fn release(&mut self, observed: &State) {
+        self.numbers.release(observed);
+    }
+}
+
+/// What one compilation leaves to the next. Without it the result is the same.
+#[derive(Debug, Default)]
+struct Memory {
+    subjects: BTreeMap<u32, Remembered>,
+    blockless: BTreeSet<PolicyRef>,
+    matched: Matched,
+    slots: Slots,
+    names: BTreeMap<Identity, Arc<Vec<String>>>,
+}
+
+/// What decides for a local interface, and what that was made of.
+#[derive(Debug)]
+struct Remembered {
+    endpoint: Endpoint,
+    space: Stamp,
+    cluster: Stamp,
+    slots: Arc<[SlotMeaning; 2]>,
 }
 
 /// A local interface with what decides in each direction.
-pub(crate) type Subject<'w> = (&'w Endpoint, [SlotMeaning; 2]);
+pub(crate) type Subject<'w> = (&'w Endpoint, Arc<[SlotMeaning; 2]>);
 
-fn resolve<'w>(world: &'w World, numbers: &mut Numbers, blockless: &BTreeSet<PolicyRef>) -> Vec<Subject<'w>> {
-    let mut context = Context { numbers, blockless };
-    let mut subjects = Vec::new();
-    for endpoint in world.endpoints() {
-        // Without its object nobody knows what isolates the pod: it stays pending.
-        let Some(pod) = world.pod_of(endpoint) else {
-            continue;
-        };
-        let slots = Direction::ALL.map(|direction| SlotMeaning::of(world, pod, direction, &mut context));
-        subjects.push((endpoint, slots));
+impl Memory {
+    fn compile(&mut self, world: &World, numbers: &mut Numbers, limits: &Limits) -> Compiled {
+        numbers.begin();
+        let mut compiled = Compiled::default();
+        let mut subjects = self.resolve(world, numbers, BTreeSet::new());
+        let mut used = terms_of(&subjects);
+        if Terms::new(&used, numbers).prefixes().count() > limits.prefixes {
+            let blockless =
+                limits::too_many_prefixes(world, &subjects, limits.prefixes, &mut compiled.problems);
+            subjects = self.resolve(world, numbers, blockless);
+            used = terms_of(&subjects);
+        }
+        self.matched.update(world, used, numbers);
+
+        let takes = subjects
+            .iter()
+            .any(|(_, slots)| slots.iter().any(SlotMeaning::takes_from_pods));
+        let live = self.place_addresses(world, takes, numbers, limits, &mut compiled);
+        self.name_identities(&live, numbers, &mut compiled);
+
+        let meanings: BTreeSet<&SlotMeaning> = subjects.iter().flat_map(|(_, slots)| slots.iter()).collect();
+        let slots = self.slots.write(meanings, live, numbers, limits, &mut compiled);
+        for (endpoint, meanings) in &subjects {
+            let Some(index) = numbers.endpoint(endpoint.ifindex) else {
+                compiled.problems.push(limits::no_index(endpoint));
+                continue;
+            };
+            let slot = |meaning| SlotRef::new(slots.get(meaning).copied().unwrap_or(0), 0);
+            let [ingress, egress] = &**meanings;
+            let record = EndpointRecord {
+                ingress: slot(ingress),
+                egress: slot(egress),
+                ifindex: endpoint.ifindex,
+                flags: EndpointRecord::ENFORCING,
+                addresses: one_of_each(&endpoint.addresses),
+                mac: endpoint.mac,
+                index,
+            };
+            compiled.state.endpoints.insert(endpoint.ifindex, record);
+        }
+        compiled
     }
-    subjects
+
+    fn resolve<'w>(
+        &mut self,
+        world: &'w World,
+        numbers: &mut Numbers,
+        blockless: BTreeSet<PolicyRef>,
+    ) -> Vec<Subject<'w>> {
+        let mut before = std::mem::take(&mut self.subjects);
+        if blockless != self.blockless {
+            before.clear();
+        }
+        self.blockless = blockless;
+        let mut context = Context {
+            numbers,
+            blockless: &self.blockless,
+        };
+        let mut subjects = Vec::new();
+        for endpoint in world.endpoints() {
+            // Without its object nobody knows what isolates the pod: it stays pending.
+            let Some((pod, space)) = world
+                .pod_of(endpoint)
+                .zip(world.spaces().get(&endpoint.namespace))
+            else {
+                continue;
+            };
+            let holds = |known: &Remembered| {
+                known.endpoint == *endpoint
+                    && known.space.same(space.stamp())
+                    && known.cluster.same(world.cluster_stamp())
+            };
+            let known = before.remove(&endpoint.ifindex).filter(holds);
+            let slots = known.map_or_else(
+                || {
+                    let of = |direction| SlotMeaning::of(world, pod, direction, &mut context);
+                    Arc::new(Direction::ALL.map(of))
+                },
+                |known| known.slots,
+            );
+            let remembered = Remembered {
+                endpoint: endpoint.clone(),
+                space: space.stamp(),
+                cluster: world.cluster_stamp(),
+                slots: Arc::clone(&slots),
+            };
+            self.subjects.insert(endpoint.ifindex, remembered);
+            subjects.push((endpoint, slots));
+        }
+        subjects
+    }
+
+    /// Writes addresses and prefixes. Returns the identities that some address has.
+    fn place_addresses(
+        &self,
+        world: &World,
+        takes: bool,
+        numbers: &mut Numbers,
+        limits: &Limits,
+        compiled: &mut Compiled,
+    ) -> BTreeMap<Identity, Arc<Signature>> {
+        let mut live = BTreeMap::from([(Identity::WORLD, Arc::default())]);
+        let terms = self.matched.terms();
+        let strangers = if takes {
+            Strangers::InPodNetworks
+        } else {
+            Strangers::Ignored
+        };
+        let mut addresses = Addresses::new(world, terms, strangers);
+        let mut owners: Vec<_> = addresses.entries(&self.matched).into_iter().collect();
+        if owners.len() > limits.addresses {
+            // This node's own first: without them its pods can not be told from others. An address that is left out is
+            // judged by its prefix, which never allows more.
+            owners.sort_by_key(|(address, owner)| {
+                (owner.ifindex == 0, owner.flags & AddressEntry::POD != 0, *address)
+            });
+            compiled
+                .problems
+                .push(limits::too_many_addresses(owners.len(), limits.addresses));
+            owners.truncate(limits.addresses);
+            if takes {
+                addresses = Addresses::new(world, terms, Strangers::Anywhere);
+            }
+        }
+        for (address, owner) in owners {
+            let identity = numbers.identity(&owner.signature);
+            let entry = AddressEntry {
+                identity,
+                flags: owner.flags,
+                ifindex: owner.ifindex,
+            };
+            compiled.state.addresses.insert(Addr::from(address), entry);
+            live.entry(identity).or_insert_with(|| Arc::new(owner.signature));
+        }
+        for (prefix, (signature, flags)) in addresses.prefixes() {
+            let identity = numbers.identity(&signature);
+            let prefixes = &mut compiled.state.prefixes;
+            prefixes.insert(prefix, PrefixEntry { identity, flags });
+            live.entry(identity).or_insert_with(|| Arc::new(signature));
+        }
+        live
+    }
+
+    fn name_identities(
+        &mut self,
+        live: &BTreeMap<Identity, Arc<Signature>>,
+        numbers: &Numbers,
+        compiled: &mut Compiled,
+    ) {
+        let mut before = std::mem::take(&mut self.names);
+        for (identity, signature) in live {
+            let names = before
+                .remove(identity)
+                .unwrap_or_else(|| Arc::new(describe(signature, numbers)));
+            compiled.identities.insert(*identity, Arc::clone(&names));
+            self.names.insert(*identity, names);
+        }
+    }
 }
 
-fn terms_of(subjects: &[Subject<'_>], numbers: &Numbers) -> Terms {
-    let meanings: BTreeSet<&SlotMeaning> = subjects.iter().flat_map(|(_, slots)| slots).collect();
-    let used: BTreeSet<TermId> = meanings.iter().flat_map(|meaning| meaning.terms()).collect();
-    Terms::new(&used, numbers)
+fn describe(signature: &Signature, numbers: &Numbers) -> Vec<String> {
+    let name = |(id, sure): (TermId, Match)| {
+        let term = numbers.term(id)?;
+        Some(match sure {
+            Match::Maybe => format!("maybe {term}"),
+            Match::Yes | Match::No => term.to_string(),
+        })
+    };
+    let names: BTreeSet<String> = signature.described().filter_map(name).collect();
+    let unknown = signature
+        .is_unknown()
+        .then(|| "maybe a pod not known yet".to_owned());
+    names.into_iter().chain(unknown).collect()
 }
 
-fn place_addresses(
-    world: &World,
-    terms: &Terms,
-    numbers: &mut Numbers,
-    limits: &Limits,
-    live: &mut BTreeMap<Identity, Signature>,
-    compiled: &mut Compiled,
-) {
-    let mut owners: Vec<_> = owners::addresses(world, terms).into_iter().collect();
-    if owners.len() > limits.addresses {
-        // This node's own first: without them its pods can not be told from others. An address that is left out is
-        // judged by its prefix, which never allows more.
-        owners.sort_by_key(|(address, owner)| {
-            (owner.ifindex == 0, owner.flags & AddressEntry::POD != 0, *address)
-        });
-        compiled
-            .problems
-            .push(limits::too_many_addresses(owners.len(), limits.addresses));
-        owners.truncate(limits.addresses);
-    }
-    for (address, owner) in owners {
-        let identity = numbers.identity(&owner.signature);
-        let entry = AddressEntry {
-            identity,
-            flags: owner.flags,
-            ifindex: owner.ifindex,
-        };
-        compiled.state.addresses.insert(Addr::from(address), entry);
-        live.entry(identity).or_insert(owner.signature);
-    }
-    for (prefix, (signature, flags)) in owners::prefixes(world, terms) {
-        let identity = numbers.identity(&signature);
-        compiled
-            .state
-            .prefixes
-            .insert(prefix, PrefixEntry { identity, flags });
-        live.entry(identity).or_insert(signature);
-    }
+fn terms_of(subjects: &[Subject<'_>]) -> BTreeSet<TermId> {
+    let meanings: BTreeSet<&SlotMeaning> = subjects.iter().flat_map(|(_, slots)| slots.iter()).collect();
+    meanings.iter().flat_map(|meaning| meaning.terms()).collect()
 }
 
 /// The record has room for one address of each family.

@@ -4,7 +4,10 @@
 //! its pages. What does not change keeps its number, so plans stay small; what changes gets another number, so a number
 //! never means two things at once, which is what lets a plan switch between old and new with single writes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use vethwall_common::{
     endpoint::ENDPOINT_INDEX_SIZE,
@@ -16,8 +19,9 @@ use vethwall_common::{
 use crate::{
     compile::Attribution,
     resolve::SlotMeaning,
+    signature::Signature,
     state::State,
-    terms::{Signature, Term, TermId},
+    terms::{Term, TermId},
 };
 
 /// Identities from here on are a plan's own, for the time between two policies; no meaning gets one.
@@ -35,7 +39,7 @@ pub struct Numbers {
     port_sets: Pool<Pages>,
     cookies: Pool<Attribution>,
     endpoints: Pool<u32>,
-    term_names: BTreeMap<TermId, Term>,
+    term_names: BTreeMap<TermId, Arc<Term>>,
 }
 
 impl Default for Numbers {
@@ -80,9 +84,9 @@ impl Numbers {
         // Terms do not reach the kernel, but remembered signatures and slots speak of them.
         let mut terms: BTreeSet<TermId> = self.identities.given.keys().flat_map(Signature::terms).collect();
         terms.extend(self.slots.given.keys().flat_map(SlotMeaning::terms));
-        let peers = |id: &TermId| match self.term_names.get(id) {
+        let peers = |id: &TermId| match self.term_names.get(id).map(Arc::as_ref) {
             Some(Term::Port { peer, .. }) => *peer,
-            Some(Term::Pods { .. } | Term::Prefix(_)) | None => None,
+            Some(Term::Pods { .. } | Term::Nodes(_) | Term::Prefix(_)) | None => None,
         };
         let peers: Vec<_> = terms.iter().filter_map(peers).collect();
         terms.extend(peers);
@@ -104,12 +108,14 @@ impl Numbers {
     /// Number of a term. There are more numbers than terms fit into memory; 0, if there were none left, is no term.
     pub(crate) fn term_id(&mut self, term: &Term) -> TermId {
         let id = self.terms.get(term).unwrap_or(0);
-        self.term_names.entry(id).or_insert_with(|| term.clone());
+        self.term_names
+            .entry(id)
+            .or_insert_with(|| Arc::new(term.clone()));
         id
     }
 
     /// The term with this number.
-    pub(crate) fn term(&self, id: TermId) -> Option<&Term> {
+    pub(crate) fn term(&self, id: TermId) -> Option<&Arc<Term>> {
         self.term_names.get(&id)
     }
 
@@ -136,6 +142,16 @@ impl Numbers {
     /// A cookie; the one that names nothing if there were none left.
     pub(crate) fn cookie(&mut self, attribution: &Attribution) -> Cookie {
         Cookie(self.cookies.get(attribution).unwrap_or(0))
+    }
+
+    /// The cookie is in use, as in the compilation before.
+    pub(crate) fn keep_cookie(&mut self, cookie: Cookie) {
+        self.cookies.current.insert(cookie.0);
+    }
+
+    /// The port set is in use, as in the compilation before.
+    pub(crate) fn keep_port_set(&mut self, set: u32) {
+        self.port_sets.current.insert(set);
     }
 
     /// Index of a local interface, while there is one left.

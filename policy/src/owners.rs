@@ -1,8 +1,7 @@
 //! Who owns which address, and what is known of the addresses that nobody owns.
 //!
 //! An address belongs, in this order, to a node that lists it, to a local interface, to the pods whose status lists it.
-//! Where several claim it (a status not yet updated, an object not yet deleted) it matches only what all of them match:
-//! whichever of them sends, it gets nothing that it would not get alone.
+//! Where several claim it, all of them may own it ([`crate::signature`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,8 +15,10 @@ use vethwall_common::{
 };
 
 use crate::{
-    model::Pod,
-    terms::{PodTerms, Signature, Terms},
+    matched::Matched,
+    model::{Endpoint, Pod},
+    signature::Signature,
+    terms::{Answers, Terms},
     world::World,
 };
 
@@ -28,98 +29,242 @@ pub(crate) struct Owner {
     pub(crate) flags: u32,
     /// The interface, if it is a local pod's.
     pub(crate) ifindex: u32,
-    /// What it matches.
+    /// What it answers.
     pub(crate) signature: Signature,
 }
 
-/// Claims of pods on an address.
-#[derive(Default)]
-struct Claim {
-    ifindex: u32,
-    /// What all claimants match so far.
-    terms: Option<PodTerms>,
+/// Whether it matters which addresses may belong to pods that are not known: only a rule that denies pods, or passes
+/// them on, takes something from them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Strangers {
+    /// It does not: nothing is allowed to them in any case.
+    Ignored,
+    /// Addresses of the pods' networks that no known pod has.
+    InPodNetworks,
+    /// Any address without an entry.
+    Anywhere,
 }
 
-impl Claim {
-    fn add(&mut self, terms: PodTerms) {
-        self.terms = Some(match self.terms.take() {
-            None => terms,
-            Some(before) => before.intersection(&terms).copied().collect(),
-        });
+/// The addresses of one world.
+pub(crate) struct Addresses<'w> {
+    world: &'w World,
+    terms: &'w Terms,
+    strangers: Strangers,
+    /// What nodes answer, by address; of several nodes each.
+    nodes: BTreeMap<IpAddr, Vec<Answers>>,
+    own: BTreeSet<IpAddr>,
+    local: BTreeMap<IpAddr, Vec<&'w Endpoint>>,
+}
+
+impl<'w> Addresses<'w> {
+    pub(crate) fn new(world: &'w World, terms: &'w Terms, strangers: Strangers) -> Self {
+        let mut nodes: BTreeMap<IpAddr, Vec<Answers>> = BTreeMap::new();
+        for node in world.nodes() {
+            let answers = terms.of_node(&node.labels);
+            for address in node.addresses.iter().map(IpAddr::to_canonical) {
+                nodes.entry(address).or_default().push(answers.clone());
+            }
+        }
+        let mut local: BTreeMap<IpAddr, Vec<&Endpoint>> = BTreeMap::new();
+        for endpoint in world.endpoints() {
+            let unique: BTreeSet<IpAddr> = endpoint.addresses.iter().map(IpAddr::to_canonical).collect();
+            for address in unique {
+                local.entry(address).or_default().push(endpoint);
+            }
+        }
+        Self {
+            world,
+            terms,
+            strangers,
+            nodes,
+            own: world.own_addresses(),
+            local,
+        }
     }
-}
 
-/// The addresses that need an entry: this node's, local pods', and those of pods that match a selector. Any other pod
-/// is told apart by its address alone, which is what the prefix map does.
-pub(crate) fn addresses(world: &World, terms: &Terms) -> BTreeMap<IpAddr, Owner> {
-    let own = world.own_addresses();
-    let mut nodes = own.clone();
-    nodes.extend(
-        world
-            .nodes()
-            .flat_map(|node| node.addresses.iter().map(IpAddr::to_canonical)),
-    );
-
-    let mut claims: BTreeMap<IpAddr, Claim> = BTreeMap::new();
-    for endpoint in world.endpoints() {
-        let pod = world.pod_of(endpoint).filter(|pod| is_peer(pod));
-        for address in endpoint.addresses.iter().map(IpAddr::to_canonical) {
-            if nodes.contains(&address) {
+    /// The addresses that need an entry: this node's, local pods', those of nodes and pods that some selector selects.
+    /// Any other pod is told apart by its address alone, which is what the prefix map does, unless it must be told apart
+    /// from pods that are not known.
+    pub(crate) fn entries(&self, matched: &Matched) -> BTreeMap<IpAddr, Owner> {
+        let mut entries = BTreeMap::new();
+        if self.strangers != Strangers::Ignored {
+            for pod in self.world.pods() {
+                for address in crate::world::addresses(pod) {
+                    entries.insert(address, self.owner(address));
+                }
+            }
+        }
+        for (address, answers) in matched.addresses() {
+            if entries.contains_key(&address) {
                 continue;
             }
-            let claim = claims.entry(address).or_default();
-            // The newest interface has the highest index.
-            claim.ifindex = claim.ifindex.max(endpoint.ifindex);
-            claim.add(pod.map_or_else(PodTerms::new, |pod| {
-                let labels = world.namespace_labels(&pod.namespace);
-                terms.of_pod(&terms.in_namespace(&pod.namespace, &labels), pod, address)
-            }));
-        }
-    }
-    for (namespace, pods) in world.pods_by_namespace() {
-        let local = terms.in_namespace(namespace, &world.namespace_labels(namespace));
-        for pod in pods.filter(|pod| is_peer(pod)) {
-            let unique: BTreeSet<IpAddr> = pod.addresses.iter().map(IpAddr::to_canonical).collect();
-            for address in unique {
-                // What the interface says is known on this node; a status may be old.
-                if nodes.contains(&address) || claims.get(&address).is_some_and(|claim| claim.ifindex != 0) {
-                    continue;
+            let alone = self.world.pods_with(address).len() == 1
+                && !self.local.contains_key(&address)
+                && !self.is_node(address);
+            let owner = if alone {
+                Owner {
+                    flags: AddressEntry::POD,
+                    ifindex: 0,
+                    signature: self.terms.at(address, Signature::known(answers.clone())),
                 }
-                claims
-                    .entry(address)
-                    .or_default()
-                    .add(terms.of_pod(&local, pod, address));
-            }
+            } else {
+                self.owner(address)
+            };
+            entries.insert(address, owner);
+        }
+        let nodes = self
+            .nodes
+            .iter()
+            .filter(|(_, all)| all.iter().any(|a| !a.is_empty()));
+        for address in nodes
+            .map(|(address, _)| address)
+            .chain(self.local.keys())
+            .chain(&self.own)
+        {
+            entries.insert(*address, self.owner(*address));
+        }
+        entries
+    }
+
+    fn is_node(&self, address: IpAddr) -> bool {
+        self.nodes.contains_key(&address) || self.own.contains(&address)
+    }
+
+    /// What is known of the owner of an address.
+    fn owner(&self, address: IpAddr) -> Owner {
+        let (flags, ifindex, signature) = if self.is_node(address) {
+            let own = self.own.contains(&address);
+            let claims = self.nodes.get(&address).into_iter().flatten().cloned().map(Some);
+            let flags = if own { AddressEntry::LOCAL_NODE } else { 0 };
+            (flags, 0, self.one_of(claims))
+        } else if let Some(local) = self.local.get(&address) {
+            // What the interface says is known on this node; a status may be old.
+            let claims = local.iter().map(|endpoint| {
+                let pod = self.world.pod_of(endpoint)?;
+                Some(if is_peer(pod) {
+                    self.answers(pod, address)
+                } else {
+                    Answers::new()
+                })
+            });
+            // The newest interface has the highest index.
+            let newest = local.iter().map(|endpoint| endpoint.ifindex).max();
+            (AddressEntry::POD, newest.unwrap_or(0), self.one_of(claims))
+        } else {
+            let pods = self.world.pods_with(address);
+            let signature = if pods.is_empty() {
+                self.stranger(self.in_pod_network(address) && !self.is_infrastructure(address))
+            } else {
+                self.one_of(pods.iter().map(|pod| Some(self.answers(pod, address))))
+            };
+            (AddressEntry::POD, 0, signature)
+        };
+        Owner {
+            flags,
+            ifindex,
+            signature: self.terms.at(address, signature),
         }
     }
 
-    let pods = claims.into_iter().filter_map(|(address, claim)| {
-        let found = claim.terms.unwrap_or_default();
-        if found.is_empty() && claim.ifindex == 0 {
-            return None;
+    /// What an address answers, with an entry or without.
+    pub(crate) fn signature(&self, address: IpAddr) -> Signature {
+        self.owner(address.to_canonical()).signature
+    }
+
+    /// What a pod answers that has no address yet.
+    pub(crate) fn signature_of_pod(&self, pod: &Pod) -> Signature {
+        let labels = self.world.namespace_labels(&pod.namespace);
+        let local = self.terms.in_namespace(&pod.namespace, &labels);
+        Signature::known(self.terms.of_pod(&local, pod, None))
+    }
+
+    fn answers(&self, pod: &Pod, address: IpAddr) -> Answers {
+        let labels = self.world.namespace_labels(&pod.namespace);
+        let local = self.terms.in_namespace(&pod.namespace, &labels);
+        self.terms.of_pod(&local, pod, Some(address))
+    }
+
+    /// What is possible but not certain counts only where something is taken from pods.
+    fn one_of(&self, claims: impl Iterator<Item = Option<Answers>>) -> Signature {
+        let signature = Signature::one_of(claims);
+        match self.strangers {
+            Strangers::Ignored => signature.certain_only(),
+            Strangers::InPodNetworks | Strangers::Anywhere => signature,
         }
-        let signature = terms.signature(address, found);
-        Some((
-            address,
-            Owner {
-                flags: AddressEntry::POD,
-                ifindex: claim.ifindex,
-                signature,
-            },
-        ))
-    });
-    let nodes = own.into_iter().map(|address| {
-        let signature = terms.signature(address, PodTerms::new());
-        (
-            address,
-            Owner {
-                flags: AddressEntry::LOCAL_NODE,
-                ifindex: 0,
-                signature,
-            },
-        )
-    });
-    pods.chain(nodes).collect()
+    }
+
+    fn stranger(&self, in_pod_network: bool) -> Signature {
+        match self.strangers {
+            Strangers::InPodNetworks if in_pod_network && !self.world.is_complete() => Signature::unknown(),
+            Strangers::Anywhere => Signature::unknown(),
+            Strangers::InPodNetworks | Strangers::Ignored => Signature::default(),
+        }
+    }
+
+    fn in_pod_network(&self, address: IpAddr) -> bool {
+        self.world
+            .pod_networks()
+            .iter()
+            .any(|network| network.contains(&address))
+    }
+
+    /// Of a node's pod network the first two addresses are the node's own: flannel's and the bridge's.
+    fn is_infrastructure(&self, address: IpAddr) -> bool {
+        self.infrastructure().any(|own| own == address)
+    }
+
+    fn infrastructure(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let networks = self.world.nodes().flat_map(|node| &node.pod_cidrs);
+        networks.flat_map(|network| {
+            let first = network.network();
+            let second = match first {
+                IpAddr::V4(v4) => IpAddr::from((u32::from(v4) | 1).to_be_bytes()),
+                IpAddr::V6(v6) => IpAddr::from((u128::from(v6) | 1).to_be_bytes()),
+            };
+            [first.to_canonical(), second.to_canonical()]
+        })
+    }
+
+    /// The prefixes that need an entry, with their signature and [`PrefixEntry`] flags: those that policies name and the
+    /// pods' networks.
+    pub(crate) fn prefixes(&self) -> BTreeMap<Prefix, (Signature, u32)> {
+        let networks = self.world.pod_networks();
+        let mut nets: BTreeSet<IpNet> = self.terms.prefixes().chain(networks.iter().copied()).collect();
+        if self.strangers == Strangers::Anywhere {
+            nets.extend([IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())]);
+        }
+        // IPv4 addresses stand in ::ffff:0:0/96. An IPv6 prefix around that must not reach them (SEMANTICS 23).
+        let mapped = Ipv6Net::new_assert(std::net::Ipv4Addr::UNSPECIFIED.to_ipv6_mapped(), 96);
+        if nets
+            .iter()
+            .any(|net| matches!(net, IpNet::V6(net) if net.contains(&mapped)))
+        {
+            nets.insert(IpNet::V4(Ipv4Net::default()));
+        }
+        let entry = |net: &IpNet, strange: bool| {
+            let pods = networks.iter().any(|network| network.contains(net));
+            let flags = if pods { PrefixEntry::POD_NETWORK } else { 0 };
+            let signature = self.terms.at_prefix(net, self.stranger(strange && pods));
+            (key(net), (signature, flags))
+        };
+        let mut entries: BTreeMap<_, _> = nets.iter().map(|net| entry(net, true)).collect();
+        if self.strangers == Strangers::InPodNetworks && !self.world.is_complete() {
+            // Nodes' addresses among the pods' are no unknown pods'. A packet that this node masqueraded is judged by
+            // prefix, and has such an address.
+            let inside = |address: &IpAddr| networks.iter().any(|network| network.contains(address));
+            for address in self
+                .own
+                .iter()
+                .copied()
+                .chain(self.infrastructure())
+                .filter(inside)
+            {
+                let (key, value) = entry(&IpNet::from(address), false);
+                entries.insert(key, value);
+            }
+        }
+        entries
+    }
 }
 
 /// Whether the pod can be a selector peer (SEMANTICS 21, 31, 35).
@@ -136,29 +281,8 @@ pub(crate) fn pod_at(world: &World, address: IpAddr) -> Option<&Pod> {
         .last();
     match newest {
         Some(endpoint) => world.pod_of(endpoint),
-        None => world.pods().find(|pod| is_peer(pod) && has(&pod.addresses)),
+        None => world.pods_with(address).first().map(AsRef::as_ref),
     }
-}
-
-/// The prefixes that need an entry, with their signature and [`PrefixEntry`] flags: those that policies name and the
-/// pods' networks.
-pub(crate) fn prefixes(world: &World, terms: &Terms) -> BTreeMap<Prefix, (Signature, u32)> {
-    let networks = world.pod_networks();
-    let mut nets: BTreeSet<IpNet> = terms.prefixes().chain(networks.iter().copied()).collect();
-    // IPv4 addresses stand in ::ffff:0:0/96. An IPv6 prefix around that must not reach them (SEMANTICS 23).
-    let mapped = Ipv6Net::new_assert(std::net::Ipv4Addr::UNSPECIFIED.to_ipv6_mapped(), 96);
-    if nets
-        .iter()
-        .any(|net| matches!(net, IpNet::V6(net) if net.contains(&mapped)))
-    {
-        nets.insert(IpNet::V4(Ipv4Net::default()));
-    }
-    let entry = |net: &IpNet| {
-        let pods = networks.iter().any(|network| network.contains(net));
-        let flags = if pods { PrefixEntry::POD_NETWORK } else { 0 };
-        (key(net), (terms.signature_of_prefix(net), flags))
-    };
-    nets.iter().map(entry).collect()
 }
 
 /// A prefix as the map has it.

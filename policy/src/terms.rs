@@ -1,14 +1,14 @@
-//! Terms and signatures: what policies of this node can tell of an address.
+//! Terms: what policies of this node ask of an address.
 //!
-//! A *term* is one question that some policy of a local pod asks of a peer: is it a pod that these selectors select,
-//! does this prefix contain it, which number has its port of this name. The *signature* of an address is the set of
-//! terms it answers. Whatever a slot says of a peer depends on its signature alone, so one identity stands for all
-//! addresses of one signature, however their labels differ.
+//! A *term* is one question that some policy of a local pod asks of a peer: is it a pod that these selectors select, a
+//! node that this selector selects, does this prefix contain it, which number has its port of this name. What an address
+//! answers is its [`Signature`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::IpAddr,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use crate::{
     model::{Labels, Pod, Selector},
     numbers::Numbers,
+    signature::Signature,
 };
 
 /// Number of a term, stable as long as some policy uses it.
@@ -31,6 +32,8 @@ pub(crate) enum Term {
         /// Which pods of theirs.
         pods: Selector,
     },
+    /// It is the address of a node that the selector selects.
+    Nodes(Selector),
     /// The prefix contains it.
     Prefix(IpNet),
     /// It is a pod, matches `peer`, and has a port of this name and protocol; the answer is the number. `peer` keeps
@@ -77,91 +80,54 @@ impl fmt::Display for Term {
             } => {
                 write!(f, "pods {pods} in namespaces {selector}")
             }
+            Self::Nodes(selector) => write!(f, "nodes {selector}"),
             Self::Prefix(prefix) => write!(f, "{prefix}"),
             Self::Port { protocol, name, .. } => write!(f, "port {name} of protocol {protocol}"),
         }
     }
 }
 
-/// What an address answers: terms, sorted; for [`Term::Port`] with the port's number, else with 0.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Signature(Vec<(TermId, u16)>);
-
-impl Signature {
-    /// Whether nothing is known of the address.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Whether it answers the term.
-    pub(crate) fn has(&self, term: TermId) -> bool {
-        self.numbers(term).next().is_some()
-    }
-
-    /// The port numbers with which it answers the term.
-    pub(crate) fn numbers(&self, term: TermId) -> impl Iterator<Item = u16> + '_ {
-        let from = self.0.partition_point(|(id, _)| *id < term);
-        self.0[from..]
-            .iter()
-            .take_while(move |(id, _)| *id == term)
-            .map(|(_, number)| *number)
-    }
-
-    /// The terms it answers.
-    pub(crate) fn terms(&self) -> impl Iterator<Item = TermId> + '_ {
-        self.0.iter().map(|(term, _)| *term)
-    }
-
-    fn from_set(set: BTreeSet<(TermId, u16)>) -> Self {
-        Self(set.into_iter().collect())
-    }
-}
+/// Terms that somebody answers, sorted; for [`Term::Port`] with the port's number, else with 0.
+pub(crate) type Answers = BTreeSet<(TermId, u16)>;
 
 /// The terms in use, arranged for matching.
 #[derive(Debug, Default)]
 pub(crate) struct Terms {
-    pods: Vec<(TermId, Scope, Selector)>,
+    /// [`Term::Pods`].
+    pods: Vec<(TermId, Arc<Term>)>,
+    /// [`Term::Nodes`].
+    nodes: Vec<(TermId, Arc<Term>)>,
+    /// [`Term::Port`].
+    ports: Vec<(TermId, Arc<Term>)>,
     prefixes: BTreeMap<IpNet, TermId>,
     /// Lengths in `prefixes`, by family (v4 first): each needs one look-up for an address, however many prefixes.
     lengths: [BTreeSet<u8>; 2],
-    ports: Vec<PortTerm>,
-}
-
-#[derive(Debug)]
-struct PortTerm {
-    id: TermId,
-    peer: Option<TermId>,
-    protocol: u8,
-    name: String,
 }
 
 /// Selector terms that a namespace's labels leave possible.
 pub(crate) struct Local<'t>(Vec<(TermId, &'t Selector)>);
 
-/// What a pod matches by its labels and ports, whatever its address.
-pub(crate) type PodTerms = BTreeSet<(TermId, u16)>;
+impl Local<'_> {
+    /// Whether none is possible.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
 
 impl Terms {
     /// Arranges these terms.
     pub(crate) fn new(used: &BTreeSet<TermId>, numbers: &Numbers) -> Self {
         let mut terms = Self::default();
         for &id in used {
-            match numbers.term(id) {
-                Some(Term::Pods { scope, pods }) => terms.pods.push((id, scope.clone(), pods.clone())),
-                Some(Term::Prefix(prefix)) => {
+            let Some(term) = numbers.term(id) else { continue };
+            match &**term {
+                Term::Pods { .. } => terms.pods.push((id, Arc::clone(term))),
+                Term::Nodes(_) => terms.nodes.push((id, Arc::clone(term))),
+                Term::Port { .. } => terms.ports.push((id, Arc::clone(term))),
+                Term::Prefix(prefix) => {
                     terms.lengths[family(&prefix.addr())].insert(prefix.prefix_len());
                     terms.prefixes.insert(*prefix, id);
                 }
-                Some(Term::Port { peer, protocol, name }) => {
-                    let (peer, protocol, name) = (*peer, *protocol, name.clone());
-                    terms.ports.push(PortTerm {
-                        id,
-                        peer,
-                        protocol,
-                        name,
-                    });
-                }
-                None => {}
             }
         }
         terms
@@ -172,41 +138,54 @@ impl Terms {
         self.prefixes.keys().copied()
     }
 
+    /// Whether named ports of peers are asked for. What a pod answers then depends on its addresses too.
+    pub(crate) fn asks_for_ports(&self) -> bool {
+        !self.ports.is_empty()
+    }
+
     /// The selector terms that pods of this namespace can match at all.
     pub(crate) fn in_namespace(&self, name: &str, labels: &Labels) -> Local<'_> {
-        let possible = self
-            .pods
-            .iter()
-            .filter(|(_, scope, _)| scope.contains(name, labels));
-        Local(possible.map(|(id, _, selector)| (*id, selector)).collect())
+        let possible = self.pods.iter().filter_map(|(id, term)| match &**term {
+            Term::Pods { scope, pods } if scope.contains(name, labels) => Some((*id, pods)),
+            Term::Pods { .. } | Term::Nodes(_) | Term::Prefix(_) | Term::Port { .. } => None,
+        });
+        Local(possible.collect())
     }
 
-    /// What one of these namespace's pods matches at an address of its own (SEMANTICS 20: any of its addresses).
-    pub(crate) fn of_pod(&self, local: &Local<'_>, pod: &Pod, address: IpAddr) -> PodTerms {
-        self.of_pod_at(local, pod, &self.around(address).collect())
-    }
-
-    /// Signature of a pod that has no address yet.
-    pub(crate) fn signature_of_pod(&self, local: &Local<'_>, pod: &Pod) -> Signature {
-        Signature::from_set(self.of_pod_at(local, pod, &BTreeSet::new()))
-    }
-
-    fn of_pod_at(&self, local: &Local<'_>, pod: &Pod, around: &BTreeSet<TermId>) -> PodTerms {
+    /// What one of these namespace's pods answers at an address of its own (SEMANTICS 20: any of its addresses), by its
+    /// labels and ports.
+    pub(crate) fn of_pod(&self, local: &Local<'_>, pod: &Pod, address: Option<IpAddr>) -> Answers {
         let matching = local
             .0
             .iter()
             .filter(|(_, selector)| selector.matches(&pod.labels));
-        let mut found: PodTerms = matching.map(|(id, _)| (*id, 0)).collect();
-        for term in &self.ports {
-            let reached = match term.peer {
+        let mut found: Answers = matching.map(|(id, _)| (*id, 0)).collect();
+        let around: BTreeSet<TermId> = match address {
+            Some(address) if self.asks_for_ports() => self.around(address).collect(),
+            Some(_) | None => BTreeSet::new(),
+        };
+        for (id, term) in &self.ports {
+            let Term::Port { peer, protocol, name } = &**term else {
+                continue;
+            };
+            let reached = match peer {
                 None => true,
-                Some(peer) => found.contains(&(peer, 0)) || around.contains(&peer),
+                Some(peer) => found.contains(&(*peer, 0)) || around.contains(peer),
             };
             if reached {
-                found.extend(named_ports(pod, term.protocol, &term.name).map(|number| (term.id, number)));
+                found.extend(named_ports(pod, *protocol, name).map(|number| (*id, number)));
             }
         }
         found
+    }
+
+    /// What a node with these labels answers.
+    pub(crate) fn of_node(&self, labels: &Labels) -> Answers {
+        let matching = self.nodes.iter().filter_map(|(id, term)| match &**term {
+            Term::Nodes(selector) => selector.matches(labels).then_some((*id, 0)),
+            Term::Pods { .. } | Term::Prefix(_) | Term::Port { .. } => None,
+        });
+        matching.collect()
     }
 
     /// The prefixes that contain an address.
@@ -223,16 +202,14 @@ impl Terms {
         })
     }
 
-    /// Signature of an address whose owner matches `pod` by selectors.
-    pub(crate) fn signature(&self, address: IpAddr, mut pod: PodTerms) -> Signature {
-        pod.extend(self.around(address).map(|id| (id, 0)));
-        Signature::from_set(pod)
+    /// The same signature with the prefixes around the address.
+    pub(crate) fn at(&self, address: IpAddr, owner: Signature) -> Signature {
+        owner.with(self.around(address))
     }
 
-    /// Signature of the addresses of a prefix that no longer prefix and no pod claims.
-    pub(crate) fn signature_of_prefix(&self, net: &IpNet) -> Signature {
-        let around = self.containing(net.addr(), net.prefix_len());
-        Signature::from_set(around.map(|id| (id, 0)).collect())
+    /// The same signature with the prefixes around this one, itself included.
+    pub(crate) fn at_prefix(&self, net: &IpNet, owner: Signature) -> Signature {
+        owner.with(self.containing(net.addr(), net.prefix_len()))
     }
 }
 

@@ -187,7 +187,7 @@ proptest! {
         verdicts in 0usize..12, port_pages in 0usize..6, addresses_limit in 0usize..6, prefixes in 0usize..3,
     ) {
         let world = parts.world();
-        let limits = Limits { verdicts, port_pages, addresses: addresses_limit, prefixes };
+        let limits = Limits { verdicts, port_pages, addresses: addresses_limit, prefixes, namespaces: 1 };
         let compiled = compile_within(&world, &mut Numbers::default(), &limits);
         let state = &compiled.state;
         prop_assert!(state.verdicts.len() <= verdicts && state.ports.len() <= port_pages);

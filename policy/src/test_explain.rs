@@ -1,7 +1,7 @@
 //! Explanations, as a person would read them.
 
 use crate::{
-    explain::{AllowedBy, Explanation, Side, SideReason, Target, explain},
+    explain::{Decision, Explanation, Side, SideReason, Target, explain},
     model::{Mode, NetworkPolicy, Object, Peer, Pod, PolicyRef, PortMatch},
     test_world::{
         ICMP, TCP, block, endpoint, ip, namespace, node, own, pod, policy, port, rule, tcp, within,
@@ -80,8 +80,8 @@ fn rule_3_both_sides_must_agree() {
         name: "p".to_owned(),
     };
     assert_eq!(
-        explanation.ingress.allowed_by,
-        Some(AllowedBy { policy: p, rule: 0 })
+        explanation.ingress.decided_by,
+        Some(Decision { policy: p, rule: 0 })
     );
     policies.pop();
     let explanation = ask(policies, "y/client", "x/web", 80);

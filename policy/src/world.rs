@@ -1,8 +1,13 @@
 //! The objects as they are now.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use ipnet::IpNet;
@@ -16,18 +21,97 @@ use crate::model::{
 pub const METADATA_NAME: &str = "kubernetes.io/metadata.name";
 
 /// Everything that policy depends on, seen from one node. A function of the current objects only: however they came,
-/// equal contents compare equal.
+/// equal contents compare equal. The one thing remembered is which policies a dying namespace lost while it still had
+/// pods: they stay in force (SEMANTICS 37).
 #[derive(Clone, Debug, PartialEq)]
 pub struct World {
     node: String,
-    namespaces: BTreeMap<String, Namespace>,
-    pods: BTreeMap<String, BTreeMap<String, Pod>>,
+    complete: bool,
+    spaces: BTreeMap<String, Space>,
     nodes: BTreeMap<String, Node>,
-    policies: BTreeMap<String, BTreeMap<String, NetworkPolicy>>,
     cluster_policies: BTreeMap<String, ClusterNetworkPolicy>,
+    cluster_stamp: Stamp,
     endpoints: BTreeMap<u32, Endpoint>,
     pod_network: BTreeSet<IpNet>,
     node_addresses: BTreeSet<IpAddr>,
+    /// Pods that can be peers, by address.
+    claimants: BTreeMap<IpAddr, Vec<Arc<Pod>>>,
+}
+
+/// One namespace, with or without an object of its own.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Space {
+    object: Option<Namespace>,
+    labels: Labels,
+    pods: BTreeMap<String, Arc<Pod>>,
+    policies: BTreeMap<String, NetworkPolicy>,
+    /// Deleted while the namespace was terminating and had pods.
+    kept: BTreeMap<String, NetworkPolicy>,
+    stamp: Stamp,
+}
+
+/// Tells one state of something from every other, in any world: what was derived from it holds as long as the stamp is
+/// the same. No part of what the world says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stamp(u64);
+
+impl Stamp {
+    fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    pub(crate) const fn same(self, other: Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl PartialEq for Stamp {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Space {
+    fn new(name: &str) -> Self {
+        Self {
+            labels: Labels::from([(METADATA_NAME.to_owned(), name.to_owned())]),
+            ..Self::default()
+        }
+    }
+
+    fn set_object(&mut self, name: &str, object: Option<Namespace>) {
+        self.labels = object
+            .as_ref()
+            .map(|object| object.labels.clone())
+            .unwrap_or_default();
+        self.labels
+            .entry(METADATA_NAME.to_owned())
+            .or_insert_with(|| name.to_owned());
+        self.object = object;
+    }
+
+    fn terminating(&self) -> bool {
+        self.object.as_ref().is_some_and(|object| object.terminating)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.object.is_none() && self.pods.is_empty() && self.policies.is_empty() && self.kept.is_empty()
+    }
+
+    pub(crate) const fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// Its labels, `kubernetes.io/metadata.name` among them.
+    pub(crate) const fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    /// Its pods, by name.
+    pub(crate) fn pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        self.pods.values()
+    }
 }
 
 impl World {
@@ -35,40 +119,53 @@ impl World {
     pub fn new(node: impl Into<String>) -> Self {
         Self {
             node: node.into(),
-            namespaces: BTreeMap::new(),
-            pods: BTreeMap::new(),
+            complete: false,
+            spaces: BTreeMap::new(),
             nodes: BTreeMap::new(),
-            policies: BTreeMap::new(),
             cluster_policies: BTreeMap::new(),
+            cluster_stamp: Stamp::next(),
             endpoints: BTreeMap::new(),
             pod_network: BTreeSet::new(),
             node_addresses: BTreeSet::new(),
+            claimants: BTreeMap::new(),
         }
+    }
+
+    /// Says that every pod there is has its object here, as in a directory of manifests. A world that follows a cluster
+    /// is not so: an address in the pods' network whose owner is not known yet may be any pod's, so every rule that
+    /// denies pods denies it.
+    #[must_use]
+    pub fn complete(mut self) -> Self {
+        self.complete = true;
+        self
     }
 
     /// Adds an object, or replaces the one of its name.
     pub fn apply(&mut self, object: Object) {
         match object {
-            Object::Namespace(mut namespace) => {
+            Object::Namespace(namespace) => {
                 let name = namespace.name.clone();
-                namespace
-                    .labels
-                    .entry(METADATA_NAME.to_owned())
-                    .or_insert_with(|| name.clone());
-                self.namespaces.insert(name, namespace);
+                let space = self.space(&name);
+                space.set_object(&name, Some(namespace));
+                self.settle(&name);
             }
             Object::Pod(pod) => {
-                self.pods
-                    .entry(pod.namespace.clone())
-                    .or_default()
-                    .insert(pod.name.clone(), pod);
+                let pod = Arc::new(pod);
+                let space = self.space(&pod.namespace);
+                let before = space.pods.insert(pod.name.clone(), Arc::clone(&pod));
+                if let Some(before) = before {
+                    self.disclaim(&before);
+                }
+                self.claim(&pod);
             }
             Object::Node(node) => _ = self.nodes.insert(node.name.clone(), node),
             Object::NetworkPolicy(policy) => {
-                let namespace = self.policies.entry(policy.namespace.clone()).or_default();
-                namespace.insert(policy.name.clone(), policy);
+                let space = self.space(&policy.namespace);
+                space.kept.remove(&policy.name);
+                space.policies.insert(policy.name.clone(), policy);
             }
             Object::ClusterNetworkPolicy(policy) => {
+                self.cluster_stamp = Stamp::next();
                 self.cluster_policies.insert(policy.name.clone(), policy);
             }
         }
@@ -77,23 +174,62 @@ impl World {
     /// Removes an object; nothing happens where there is none.
     pub fn delete(&mut self, key: &ObjectKey) {
         match key.kind {
-            Kind::Namespace => _ = self.namespaces.remove(&key.name),
-            Kind::Pod => remove(&mut self.pods, key),
+            Kind::Namespace => {
+                if self.spaces.contains_key(&key.name) {
+                    self.space(&key.name).set_object(&key.name, None);
+                    self.settle(&key.name);
+                }
+            }
+            Kind::Pod => {
+                if self.spaces.contains_key(&key.namespace)
+                    && let Some(pod) = self.space(&key.namespace).pods.remove(&key.name)
+                {
+                    self.disclaim(&pod);
+                    self.settle(&key.namespace);
+                }
+            }
             Kind::Node => _ = self.nodes.remove(&key.name),
-            Kind::NetworkPolicy => remove(&mut self.policies, key),
-            Kind::ClusterNetworkPolicy => _ = self.cluster_policies.remove(&key.name),
+            Kind::NetworkPolicy => {
+                if self.spaces.contains_key(&key.namespace) {
+                    let space = self.space(&key.namespace);
+                    if let Some(policy) = space.policies.remove(&key.name)
+                        && space.terminating()
+                    {
+                        space.kept.insert(key.name.clone(), policy);
+                    }
+                    self.settle(&key.namespace);
+                }
+            }
+            Kind::ClusterNetworkPolicy => {
+                self.cluster_stamp = Stamp::next();
+                self.cluster_policies.remove(&key.name);
+            }
         }
     }
 
     /// Makes these all the objects there are. Local interfaces stay: they are not objects.
     pub fn replace(&mut self, objects: impl IntoIterator<Item = Object>) {
-        self.namespaces.clear();
-        self.pods.clear();
+        let before = std::mem::take(&mut self.spaces);
+        self.claimants.clear();
         self.nodes.clear();
-        self.policies.clear();
         self.cluster_policies.clear();
+        self.cluster_stamp = Stamp::next();
         for object in objects {
             self.apply(object);
+        }
+        // As if every policy that is missing had been deleted just now.
+        for (name, old) in before {
+            let dying = old.terminating() || !old.kept.is_empty();
+            let dying = dying || self.spaces.get(&name).is_some_and(Space::terminating);
+            if dying {
+                let space = self.space(&name);
+                for (policy, object) in old.kept.into_iter().chain(old.policies) {
+                    if !space.policies.contains_key(&policy) {
+                        space.kept.insert(policy, object);
+                    }
+                }
+                self.settle(&name);
+            }
         }
     }
 
@@ -104,7 +240,9 @@ impl World {
 
     /// Removes a local interface.
     pub fn detach(&mut self, ifindex: u32) {
-        self.endpoints.remove(&ifindex);
+        if let Some(endpoint) = self.endpoints.remove(&ifindex) {
+            self.settle(&endpoint.namespace);
+        }
     }
 
     /// The cluster's pod networks, beside the nodes' `podCIDRs`, which always count.
@@ -125,34 +263,46 @@ impl World {
         &self.node
     }
 
+    /// Whether every pod there is has its object here.
+    pub const fn is_complete(&self) -> bool {
+        self.complete
+    }
+
     /// All namespaces that have an object.
     pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
-        self.namespaces.values()
+        self.spaces.values().filter_map(|space| space.object.as_ref())
     }
 
     /// Labels of a namespace. One without an object has its name as its only label.
-    pub fn namespace_labels(&self, name: &str) -> Labels {
-        match self.namespaces.get(name) {
-            Some(namespace) => namespace.labels.clone(),
-            None => Labels::from([(METADATA_NAME.to_owned(), name.to_owned())]),
+    pub fn namespace_labels(&self, name: &str) -> Cow<'_, Labels> {
+        match self.spaces.get(name) {
+            Some(space) => Cow::Borrowed(&space.labels),
+            None => Cow::Owned(Space::new(name).labels),
         }
     }
 
     /// All pods.
     pub fn pods(&self) -> impl Iterator<Item = &Pod> {
-        self.pods.values().flat_map(BTreeMap::values)
+        self.spaces
+            .values()
+            .flat_map(|space| space.pods.values().map(Arc::as_ref))
     }
 
-    /// Pods by namespace.
-    pub fn pods_by_namespace(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = &Pod>)> {
-        self.pods
-            .iter()
-            .map(|(namespace, pods)| (namespace.as_str(), pods.values()))
+    /// Everything by namespace.
+    pub(crate) const fn spaces(&self) -> &BTreeMap<String, Space> {
+        &self.spaces
     }
 
     /// One pod.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<&Pod> {
-        self.pods.get(namespace)?.get(name)
+        self.spaces.get(namespace)?.pods.get(name).map(Arc::as_ref)
+    }
+
+    /// The pods that can be peers (SEMANTICS 21, 31, 35) and have this address in their status.
+    pub fn pods_with(&self, address: IpAddr) -> &[Arc<Pod>] {
+        self.claimants
+            .get(&address.to_canonical())
+            .map_or(&[], Vec::as_slice)
     }
 
     /// All nodes.
@@ -160,17 +310,26 @@ impl World {
         self.nodes.values()
     }
 
-    /// All policies.
+    /// All policies in force.
     pub fn policies(&self) -> impl Iterator<Item = &NetworkPolicy> {
-        self.policies.values().flat_map(BTreeMap::values)
+        self.spaces.values().flat_map(Space::all_policies)
     }
 
-    /// The policies of a namespace, by name.
+    /// The policies in force in a namespace.
     pub fn policies_of(&self, namespace: &str) -> impl Iterator<Item = &NetworkPolicy> {
-        self.policies
+        self.spaces
             .get(namespace)
             .into_iter()
-            .flat_map(BTreeMap::values)
+            .flat_map(Space::all_policies)
+    }
+
+    /// All ClusterNetworkPolicies, by name.
+    pub fn cluster_policies(&self) -> impl Iterator<Item = &ClusterNetworkPolicy> {
+        self.cluster_policies.values()
+    }
+
+    pub(crate) const fn cluster_stamp(&self) -> Stamp {
+        self.cluster_stamp
     }
 
     /// All local interfaces, by index.
@@ -179,11 +338,13 @@ impl World {
     }
 
     /// The pod behind a local interface: same namespace and name, and same UID unless one side does not know it. A pod
-    /// that was made anew under an old name is another pod (SEMANTICS 34).
+    /// that was made anew under an old name is another pod (SEMANTICS 34); of a static pod the runtime knows another UID
+    /// than the API (SEMANTICS 38).
     pub fn pod_of(&self, endpoint: &Endpoint) -> Option<&Pod> {
         let pod = self.pod(&endpoint.namespace, &endpoint.pod)?;
-        let same = pod.uid == endpoint.uid || pod.uid.is_empty() || endpoint.uid.is_empty();
-        same.then_some(pod)
+        let known = [Some(&pod.uid), pod.config_hash.as_ref()];
+        let same = known.into_iter().flatten().any(|uid| *uid == endpoint.uid);
+        (same || pod.uid.is_empty() || endpoint.uid.is_empty()).then_some(pod)
     }
 
     /// Addresses of this node.
@@ -203,13 +364,66 @@ impl World {
             .flat_map(|node| node.pod_cidrs.iter().copied().map(canonical));
         nodes.chain(self.pod_network.iter().copied()).collect()
     }
-}
 
-fn remove<T>(objects: &mut BTreeMap<String, BTreeMap<String, T>>, key: &ObjectKey) {
-    if let Some(namespace) = objects.get_mut(&key.namespace) {
-        namespace.remove(&key.name);
-        if namespace.is_empty() {
-            objects.remove(&key.namespace);
+    /// The namespace, about to change.
+    fn space(&mut self, name: &str) -> &mut Space {
+        let space = self
+            .spaces
+            .entry(name.to_owned())
+            .or_insert_with(|| Space::new(name));
+        space.stamp = Stamp::next();
+        space
+    }
+
+    /// After something of a namespace went: policies are kept only while it has pods and did not come back; nothing is
+    /// left of one that is empty.
+    fn settle(&mut self, name: &str) {
+        let has_interface = self.endpoints.values().any(|endpoint| endpoint.namespace == name);
+        let Some(space) = self.spaces.get_mut(name) else {
+            return;
+        };
+        let came_back = space.object.is_some() && !space.terminating();
+        if came_back || (space.pods.is_empty() && !has_interface) {
+            if !space.kept.is_empty() {
+                space.kept.clear();
+                space.stamp = Stamp::next();
+            }
+        }
+        if space.is_empty() {
+            self.spaces.remove(name);
         }
     }
+
+    fn claim(&mut self, pod: &Arc<Pod>) {
+        for address in addresses(pod) {
+            self.claimants.entry(address).or_default().push(Arc::clone(pod));
+            if let Some(all) = self.claimants.get_mut(&address) {
+                all.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+            }
+        }
+    }
+
+    fn disclaim(&mut self, pod: &Arc<Pod>) {
+        for address in addresses(pod) {
+            if let Some(all) = self.claimants.get_mut(&address) {
+                all.retain(|other| !Arc::ptr_eq(other, pod));
+                if all.is_empty() {
+                    self.claimants.remove(&address);
+                }
+            }
+        }
+    }
+}
+
+impl Space {
+    fn all_policies(&self) -> impl Iterator<Item = &NetworkPolicy> {
+        self.policies.values().chain(self.kept.values())
+    }
+}
+
+/// The addresses at which a pod can be a peer.
+pub(crate) fn addresses(pod: &Pod) -> BTreeSet<IpAddr> {
+    let peer = !pod.host_network && !pod.finished;
+    let all = pod.addresses.iter().map(IpAddr::to_canonical);
+    all.filter(|_| peer).collect()
 }

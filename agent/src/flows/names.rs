@@ -202,6 +202,8 @@ impl EventClock {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use vethwall_common::{address::Addr, verdict::Cookie};
     use vethwall_policy::{
         compile::Attribution,
@@ -254,14 +256,14 @@ mod tests {
     fn cookies(policy: &str) -> Cookies {
         Cookies(BTreeMap::from([(
             Cookie(9),
-            Attribution {
+            Arc::new(Attribution {
                 policies: vec![PolicyRef {
                     namespace: "shop".to_owned(),
                     name: policy.to_owned(),
                 }],
                 rule: Some(0),
                 direction: Direction::Egress,
-            },
+            }),
         )]))
     }
 

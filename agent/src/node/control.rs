@@ -14,9 +14,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 use vethwall_datapath::{Error, Maps};
 use vethwall_policy::{
-    compile::{Compiled, compile},
+    compile::{Compiled, Compiler},
     model::Endpoint,
-    numbers::Numbers,
     plan::{Operation, execute, plan},
     state::State,
     world::World,
@@ -31,7 +30,7 @@ pub struct Control<M> {
     maps: M,
     grace: fn(),
     world: World,
-    numbers: Numbers,
+    compiler: Compiler,
     observed: State,
     compiled: Compiled,
     objects: Objects,
@@ -54,7 +53,7 @@ impl<M: Maps> Control<M> {
         Ok(Self {
             grace,
             world: World::new(node),
-            numbers: Numbers::above(&observed),
+            compiler: Compiler::above(&observed),
             observed,
             compiled: Compiled::default(),
             objects: Objects::default(),
@@ -111,7 +110,7 @@ impl<M: Maps> Control<M> {
         }
         self.dirty = false;
         self.failures.clear();
-        self.compiled = compile(&self.world, &mut self.numbers);
+        self.compiled = self.compiler.compile(&self.world);
         let steps = plan(&self.observed, &self.compiled.state);
         let changed = !steps.is_empty();
         let (maps, grace) = (&mut self.maps, self.grace);
@@ -132,7 +131,7 @@ impl<M: Maps> Control<M> {
             .collect();
         self.failures.dedup();
         self.observed = outcome.observed;
-        self.numbers.release(&self.observed);
+        self.compiler.release(&self.observed);
         self.forget_connections();
         if complete {
             if changed || !self.synced || self.applied_digest != self.objects.digest {

@@ -4,16 +4,19 @@ use ipnet::IpNet;
 use vethwall_common::{Direction, protocol};
 
 use crate::{
-    explain::Asked,
-    model::{Labels, Peer, PortMatch, Selector, canonical},
+    answer::Hit,
+    model::{Labels, Node, Peer, PortMatch, Selector, canonical},
+    signature::Match,
     terms::Scope,
 };
 
+use super::side::Asked;
+
 /// What a peer entry asks for; where it does not match, the first thing that failed.
-pub(crate) fn peer(asked: &Asked<'_>, peer: &Peer, matches: bool) -> String {
+pub(super) fn peer(asked: &Asked<'_>, peer: &Peer, matches: bool) -> String {
     match peer {
         Peer::Nothing => "the entry is not valid and matches nothing".to_owned(),
-        Peer::Nodes(selector) => format!("nodes {selector}"),
+        Peer::Nodes(selector) => nodes(asked, selector, matches),
         Peer::Everything => "the entry is of an unknown kind and matches everything".to_owned(),
         Peer::Block { cidr, except } => block(asked, *cidr, except, matches),
         Peer::Pods { namespaces, pods } => {
@@ -36,6 +39,9 @@ fn not_selected(asked: &Asked<'_>, namespaces: Option<&Selector>, pods: &Selecto
         let node = asked.peer.node.as_ref().map(|node| format!("node {node}"));
         let address = asked.peer.address.map(|address| address.to_string());
         let who = node.or(address).unwrap_or_else(|| "the other end".to_owned());
+        if asked.signature.is_unknown() {
+            return format!("{who} is in the pods' network, but no pod that is known has it");
+        }
         return format!("{who} is not a pod");
     };
     let name = format!("{}/{}", pod.namespace, pod.name);
@@ -60,6 +66,22 @@ fn not_selected(asked: &Asked<'_>, namespaces: Option<&Selector>, pods: &Selecto
         return format!("the address of {name} is claimed by another pod or node too");
     }
     format!("{name} {}", lacks(pods, &pod.labels))
+}
+
+fn nodes(asked: &Asked<'_>, selector: &Selector, matches: bool) -> String {
+    let what = format!("nodes {selector}");
+    if matches {
+        return what;
+    }
+    let listed = asked.peer.address.and_then(|address| {
+        let has = |node: &&Node| node.addresses.iter().any(|own| own.to_canonical() == address);
+        asked.world.nodes().find(has)
+    });
+    match (listed, asked.peer.address) {
+        (Some(node), _) => format!("{what}: node {} {}", node.name, lacks(selector, &node.labels)),
+        (None, Some(address)) => format!("{what}: no node lists the address {address}"),
+        (None, None) => format!("{what}: the other end has no address"),
+    }
 }
 
 /// The first requirement that fails, and the value it met.
@@ -94,7 +116,7 @@ fn block(asked: &Asked<'_>, cidr: IpNet, except: &[IpNet], matches: bool) -> Str
 }
 
 /// What a port entry asks for; where it does not match, what the packet has.
-pub(crate) fn port(asked: &Asked<'_>, port: &PortMatch, ranges: &[(u8, u16, u16)], matches: bool) -> String {
+pub(super) fn port(asked: &Asked<'_>, port: &PortMatch, hits: &[Hit], matches: bool) -> String {
     let what = match port {
         PortMatch::Nothing => return "the entry is not valid and matches nothing".to_owned(),
         PortMatch::Everything => return "the entry is of an unknown kind and matches everything".to_owned(),
@@ -122,7 +144,10 @@ pub(crate) fn port(asked: &Asked<'_>, port: &PortMatch, ranges: &[(u8, u16, u16)
                 || "the destination, which is not a pod".to_owned(),
                 |pod| format!("{}/{}", pod.namespace, pod.name),
             );
-            let numbers: Vec<String> = ranges.iter().map(|(_, first, _)| first.to_string()).collect();
+            let sure = hits.iter().filter(|hit| hit.sure == Match::Yes);
+            let numbers: Vec<String> = sure
+                .filter_map(|hit| hit.ports.map(|(_, first, _)| first.to_string()))
+                .collect();
             let numbers = if numbers.is_empty() {
                 "none".to_owned()
             } else {
