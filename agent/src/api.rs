@@ -86,7 +86,7 @@ pub enum Response {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyName {
-    /// Its namespace.
+    /// Its namespace; empty for a ClusterNetworkPolicy.
     pub namespace: String,
     /// Its name.
     pub name: String,
@@ -103,7 +103,10 @@ impl From<&model::PolicyRef> for PolicyName {
 
 impl fmt::Display for PolicyName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
+        match self.namespace.as_str() {
+            "" => f.write_str(&self.name),
+            namespace => write!(f, "{namespace}/{}", self.name),
+        }
     }
 }
 
@@ -273,6 +276,7 @@ mod tests {
                 },
                 protocol: 6,
                 port: Some(5432),
+                family: None,
             })),
             r#"{"apiVersion":"vethwall.io/v1","request":"explain","source":{"namespace":"shop","name":"web"},"destination":{"address":"10.42.0.9"},"protocol":6,"port":5432}"#
         );
@@ -294,6 +298,7 @@ mod tests {
                 },
                 protocol: 1,
                 port: None,
+                family: Some(6),
             }),
         ] {
             let line = to_line(&RequestLine::new(request.clone())).unwrap();

@@ -12,3 +12,4 @@ mod kernel;
 mod lab;
 mod plugin;
 mod rules;
+mod suites;

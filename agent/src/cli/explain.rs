@@ -1,5 +1,7 @@
 //! `vethwall explain`.
 
+mod render;
+
 use std::{
     io,
     path::{Path, PathBuf},
@@ -10,57 +12,106 @@ use vethwall_policy::world::World;
 
 use super::{
     Exit, Failure, Global, Output, Streams,
-    peer::{Destination, destination, peer},
-    status,
-    text::{self, bad, count, escape, faint, good, json_line, paint, strong, warn, wrap},
+    peer::{Destination, check_families, destination, family, peer},
+    probes, status,
+    text::{escape, json_line, paint, warn},
 };
 use crate::{
-    api::{
-        Client, ExplainRequest, Explanation, Mode, Peer, Request, Response,
-        explain::{EntryAnswer, Party, PolicyAnswer, RuleAnswer, Side, SideReason, answer as answer_of},
-    },
+    api::{Client, ExplainRequest, Peer, Request, Response, explain::answer},
     k8s, manifests,
 };
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Ends are NAMESPACE/POD or an IP address; an IPv6 address with a port is written [ADDRESS]:PORT.
-Without PROTO it is TCP; for ICMP write DST:ICMP. A connection needs both: the egress of its source
-and the ingress of its destination.
+Ends are NAMESPACE/POD, node/NAME or an IP address; an IPv6 address with a port is written
+[ADDRESS]:PORT. PROTO is any IP protocol's name, in any case, or its number; without it it is TCP.
+Of one without ports the name is enough, DST:ICMP or DST:GRE; by its number it is written DST:/47.
+TCP, UDP or SCTP without a port asks whether every port is allowed: only rules that allow all of
+them match. A connection needs both: the egress of its source and the ingress of its destination.
 
 The agent of this node is asked, which knows what is enforced now. With --manifests nobody is asked:
 the answer is what these files mean, on any machine.
 
+--probes answers one line of JSON after the other, in their order:
+  {\"from\":\"shop/web\",\"to\":\"shop/db\",\"port\":5432,\"protocol\":\"TCP\",\"expect\":\"allowed\"}
+from, to       as above; both are needed
+port           1 to 65535
+protocol       name or number; TCP if absent
+family         4 or 6; if absent, that of the first address which both ends have in common
+expect         allowed or denied: makes the line a test
+id, name, comment are handed through; what is no probe is an error, and then nothing is answered.
+
+With -o json a line comes back for each:
+  {\"from\":..,\"to\":..,\"port\":..,\"protocol\":..,\"family\":4,\"verdict\":\"allowed\",
+   \"egress\":{\"verdict\":\"not-selected\",\"policies\":[],\"rule\":null},
+   \"ingress\":{\"verdict\":\"allowed\",\"policies\":[\"shop/db\"],\"rule\":{\"policy\":\"shop/db\",\"rule\":1}},
+   \"expect\":\"allowed\",\"ok\":true}
+verdict        allowed or denied: what is enforced; with \"audited\":true where only audited policies
+               would deny it
+egress.verdict allowed, denied, or not-selected: no policy selects the source for egress
+  .policies    those that do, a ClusterNetworkPolicy by its bare name
+  .rule        null or the rule that decided, counted from 1; of a ClusterNetworkPolicy with name,
+               action, tier and priority
+error          instead of family to ingress: why this line has no answer
+
 Exit status: 0 allowed (audited too), 1 denied, 2 wrong usage, 3 could not decide (no agent answers,
-no such pod).
+no such pod). With --probes: 0 all are answered and as expected, 1 some are not as expected, 2 a
+line is no probe, 3 some could not be decided.
 
 Examples:
   vethwall explain shop/web shop/db:5432
   vethwall explain shop/web kube-system/coredns:53/UDP
   vethwall explain shop/web 203.0.113.9:443 -o json
   vethwall explain 2001:db8::7 '[2001:db8::9]:443'
-  vethwall explain --manifests ./cluster shop/web shop/db:5432")]
+  vethwall explain shop/web shop/db:GRE --family 6
+  vethwall explain --manifests ./cluster shop/web shop/db:5432
+  vethwall explain --manifests ./cluster --probes probes.jsonl
+  vethwall explain --manifests ./cluster --probes - -o json < probes.jsonl")]
 pub(crate) struct ExplainArgs {
     /// Who opens the connection.
-    #[arg(value_name = "SRC", value_parser = peer)]
-    source: Peer,
+    #[arg(value_name = "SRC", value_parser = peer, required_unless_present = "probes")]
+    source: Option<Peer>,
     /// To whom, and on which port.
-    #[arg(value_name = "DST[:PORT[/PROTO]]", value_parser = destination)]
-    destination: Destination,
+    #[arg(value_name = "DST[:PORT[/PROTO]]", value_parser = destination, required_unless_present = "probes")]
+    destination: Option<Destination>,
     /// Answer from this directory of manifests, without an agent.
     #[arg(long, value_name = "DIR")]
     manifests: Option<PathBuf>,
+    /// Answer every line of this file (`-`: stdin) instead.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "destination", "family", "all"])]
+    probes: Option<PathBuf>,
+    /// IPv4 or IPv6, where both ends have both.
+    #[arg(long, value_name = "4|6", value_parser = family)]
+    family: Option<u8>,
+    /// Show every rule, also those that are far from matching.
+    #[arg(long)]
+    all: bool,
 }
 
 pub(crate) fn run(args: ExplainArgs, global: &Global, streams: &mut Streams<'_>) -> Result<Exit, Failure> {
-    let request = ExplainRequest {
-        source: args.source,
-        destination: args.destination.peer,
-        protocol: args.destination.protocol,
-        port: args.destination.port,
+    let directory = args.manifests.as_deref();
+    let (source, destination) = match (args.probes, args.source, args.destination) {
+        (Some(file), _, _) => return probes::run(&file, directory, global, streams),
+        (None, Some(source), Some(destination)) => (source, destination),
+        (None, _, _) => return Err(Failure::Usage("name SRC and DST, or --probes".to_owned())),
     };
-    let explanation = match &args.manifests {
-        Some(directory) => offline(directory, &request, streams)?,
+    let request = ExplainRequest {
+        source,
+        destination: destination.peer,
+        protocol: destination.protocol,
+        port: destination.port,
+        family: args.family,
+    };
+    check_families(&request).map_err(Failure::Usage)?;
+    let explanation = match directory {
+        Some(directory) => {
+            let loaded = Manifests::load(directory, streams)?;
+            let explanation = answer(&loaded.world, &request).map_err(|body| {
+                Failure::Undecided(format!("{} in {}", escape(&body.message), loaded.shown))
+            })?;
+            loaded.readable()?;
+            explanation
+        }
         None => {
             let response = Client::ask_one(&global.run_dir, Request::Explain(request))?;
             let Response::Explanation(explanation) = response else {
@@ -71,188 +122,63 @@ pub(crate) fn run(args: ExplainArgs, global: &Global, streams: &mut Streams<'_>)
     };
     let text = match global.output {
         Output::Json => json_line(&explanation)?,
-        Output::Table => render(&explanation),
+        Output::Table => render::render(&explanation, args.all),
     };
     streams.out.write_all(text.as_bytes())?;
     Ok(if explanation.passes() { Exit::Yes } else { Exit::No })
 }
 
 /// What a directory of manifests means, without an agent.
-fn offline(
-    directory: &Path,
-    request: &ExplainRequest,
-    streams: &mut Streams<'_>,
-) -> Result<Explanation, Failure> {
-    let shown = escape(&directory.display().to_string()).into_owned();
-    let loaded = manifests::load(directory)
-        .map_err(|e| Failure::Undecided(format!("can not read the manifests in {shown}: {e}")))?;
-    let view = manifests::Store::default().update(&loaded);
-    let converted = k8s::convert::convert(&view);
-    for problem in &view.problems {
-        let place = format!("{}:{}:{}", problem.file.display(), problem.line, problem.column);
-        warning(streams, &place, &problem.message)?;
+pub(super) struct Manifests {
+    pub(super) world: World,
+    /// The directory, for messages.
+    shown: String,
+    /// A file of which nothing can be read.
+    unreadable: Option<PathBuf>,
+}
+
+impl Manifests {
+    /// Reads them; what is wrong with them is told.
+    pub(super) fn load(directory: &Path, streams: &mut Streams<'_>) -> Result<Self, Failure> {
+        let shown = escape(&directory.display().to_string()).into_owned();
+        let loaded = manifests::load(directory)
+            .map_err(|e| Failure::Undecided(format!("can not read the manifests in {shown}: {e}")))?;
+        let view = manifests::Store::default().update(&loaded);
+        let converted = k8s::convert::convert(&view);
+        for problem in &view.problems {
+            let place = format!("{}:{}:{}", problem.file.display(), problem.line, problem.column);
+            warning(streams, &place, &problem.message)?;
+        }
+        for problem in &converted.problems {
+            let place = match &problem.file {
+                Some(file) => format!("{}:{}", file.display(), problem.line),
+                None => problem.code.to_owned(),
+            };
+            warning(streams, &place, &problem.message)?;
+        }
+        // Seen from no node: which one is a pod's own is in its object.
+        let mut world = World::new("");
+        world.replace(converted.objects);
+        Ok(Self {
+            world,
+            shown,
+            unreadable: view.unreadable.into_iter().next(),
+        })
     }
-    for problem in &converted.problems {
-        let place = match &problem.file {
-            Some(file) => format!("{}:{}", file.display(), problem.line),
-            None => problem.code.to_owned(),
-        };
-        warning(streams, &place, &problem.message)?;
+
+    /// A file that can not be read may hold a policy: what the others say is no answer.
+    pub(super) fn readable(&self) -> Result<(), Failure> {
+        match &self.unreadable {
+            None => Ok(()),
+            Some(file) => Err(Failure::Undecided(format!(
+                "nothing in {} can be read, so nobody knows what it holds; repair it and ask again",
+                escape(&file.display().to_string())
+            ))),
+        }
     }
-    // Seen from no node: which one is a pod's own is in its object.
-    let mut world = World::new("");
-    world.replace(converted.objects);
-    let explanation = answer_of(&world, request)
-        .map_err(|body| Failure::Undecided(format!("{} in {shown}", escape(&body.message))))?;
-    if let Some(file) = view.unreadable.first() {
-        // It may hold a policy: what the others say is no answer.
-        return Err(Failure::Undecided(format!(
-            "nothing in {} can be read, so nobody knows what it holds; repair it and ask again",
-            escape(&file.display().to_string())
-        )));
-    }
-    Ok(explanation)
 }
 
 fn warning(streams: &mut Streams<'_>, place: &str, message: &str) -> io::Result<()> {
     let mark = paint("warning:", warn());
     writeln!(streams.err, "{mark} {}: {}", escape(place), escape(message))
-}
-
-pub(super) fn render(explanation: &Explanation) -> String {
-    let port = match explanation.port {
-        Some(port) => format!(" port {port}/{}", escape(&explanation.protocol)),
-        None => format!(" {}", escape(&explanation.protocol)),
-    };
-    let mut out = format!(
-        "{} -> {}{port}  {}\n\n",
-        party(&explanation.source),
-        party(&explanation.destination),
-        text::verdict(explanation.verdict),
-    );
-    side(
-        "EGRESS ",
-        "of",
-        &explanation.source,
-        &explanation.egress,
-        &mut out,
-    );
-    side(
-        "INGRESS",
-        "of",
-        &explanation.destination,
-        &explanation.ingress,
-        &mut out,
-    );
-    if !explanation.notes.is_empty() {
-        out.push('\n');
-    }
-    for note in &explanation.notes {
-        out.push_str(&wrap(&escape(note), "note: ", 6));
-    }
-    out
-}
-
-/// `shop/web`, or an address and whose it is.
-fn party(party: &Party) -> String {
-    let peer = escape(&party.peer.to_string()).into_owned();
-    match (&party.peer, &party.owner, &party.node) {
-        (Peer::Pod { .. }, _, _) => peer,
-        (Peer::Address { .. }, Some(pod), _) => format!("{peer} ({})", escape(pod)),
-        (Peer::Address { .. }, None, Some(node)) => format!("{peer} (node {})", escape(node)),
-        (Peer::Address { .. }, None, None) => format!("{peer} (world)"),
-    }
-}
-
-fn side(name: &str, of: &str, party: &Party, side: &Side, out: &mut String) {
-    let who = party.owner.clone().unwrap_or_else(|| party.peer.to_string());
-    out.push_str(&format!(
-        "{} {of} {}  {}  {}\n",
-        paint(name, strong()),
-        escape(&who),
-        text::verdict(side.verdict),
-        reason(side)
-    ));
-    for policy in &side.policies {
-        answer(policy, out);
-    }
-}
-
-fn reason(side: &Side) -> String {
-    let direction = side.direction.name();
-    let enforced = side.policies.iter().filter(|answer| answer.mode == Mode::Enforce);
-    let names: Vec<_> = enforced.clone().map(|answer| answer.policy.clone()).collect();
-    let rules: usize = enforced.map(|answer| answer.rules.len()).sum();
-    let names = text::policies(&names);
-    match side.reason {
-        SideReason::NotAPod => "not a pod that policy acts on".to_owned(),
-        SideReason::NotIsolated => format!("no policy isolates it for {direction}"),
-        SideReason::AuditOnly => format!("only audited policies isolate it for {direction}"),
-        SideReason::Rule => match &side.allowed_by {
-            Some(by) => format!("by {} rule {}", escape(&by.policy.to_string()), by.rule),
-            None => "by a rule".to_owned(),
-        },
-        SideReason::NoRule => {
-            let none = match rules {
-                0 => format!("no {direction} rules"),
-                1 => "the one rule does not match".to_owned(),
-                n => format!("none of {n} rules matches"),
-            };
-            format!("isolated by {names}; {none}")
-        }
-        SideReason::SelfTraffic => "a pod always reaches itself".to_owned(),
-        SideReason::OwnNode => "a pod's own node always reaches it".to_owned(),
-        SideReason::UnknownPod => "no such pod is known".to_owned(),
-    }
-}
-
-fn answer(answer: &PolicyAnswer, out: &mut String) {
-    let rules = if answer.rules.is_empty() {
-        "no rules: allows nothing".to_owned()
-    } else {
-        count(answer.rules.len(), "rule", "rules")
-    };
-    let mode = match answer.mode {
-        Mode::Enforce => "",
-        Mode::Audit => " (audited, not in force)",
-    };
-    out.push_str(&format!(
-        "  {}{mode}  {}\n",
-        escape(&answer.policy.to_string()),
-        paint(rules, faint())
-    ));
-    for answer in &answer.rules {
-        rule(answer, out);
-    }
-}
-
-fn rule(answer: &RuleAnswer, out: &mut String) {
-    let RuleAnswer {
-        rule,
-        allows,
-        failed,
-        peers,
-        ports,
-    } = answer;
-    let why = match (allows, failed, peers.is_empty() && ports.is_empty()) {
-        (true, _, true) => "allows everything",
-        (true, _, false) => "matches",
-        (false, Some(failed), true) => failed.as_str(),
-        (false, ..) => "does not match",
-    };
-    marked(*allows, &format!("rule {rule}  "), why, 4, out);
-    for (name, entries) in [("peer", peers), ("port", ports)] {
-        for EntryAnswer { matches, detail } in entries {
-            marked(*matches, &format!("{name}  "), detail, 6, out);
-        }
-    }
-}
-
-/// A line with ✓ or ✗ before it, wrapped.
-fn marked(yes: bool, label: &str, text: &str, indent: usize, out: &mut String) {
-    let (mark, style) = if yes { ("✓", good()) } else { ("✗", bad()) };
-    let first = format!("{:indent$}{mark} {label}", "");
-    let line = wrap(&escape(text), &first, first.chars().count());
-    // Painted after wrapping, which counts characters.
-    out.push_str(&line.replacen(mark, &paint(mark, style), 1));
 }

@@ -24,6 +24,7 @@ pub mod agent;
 mod explain;
 mod flows;
 mod peer;
+mod probes;
 mod status;
 mod text;
 mod version;
@@ -107,6 +108,8 @@ pub(crate) enum Exit {
     Yes = 0,
     /// No: unhealthy, denied, failed.
     No = 1,
+    /// Wrong usage that only showed when the command ran; clap ends with the same code.
+    Usage = 2,
     /// Could not decide: the agent can not be asked, a pod is not known.
     Undecided = 3,
 }
@@ -114,6 +117,8 @@ pub(crate) enum Exit {
 /// Why a command has no answer.
 #[derive(Debug)]
 pub(crate) enum Failure {
+    /// What was asked makes no sense.
+    Usage(String),
     /// Nobody could be asked, or not about this.
     Undecided(String),
     /// The agent ended with an error.
@@ -196,11 +201,17 @@ fn run(cli: Cli, color_log: bool, streams: Streams<'_>) -> Exit {
         Command::Explain(args) => explain::run(args, &global, &mut inner),
         Command::Version(args) => version::run(&args, &global, &mut inner),
     };
-    let (exit, message) = match result.and_then(|exit| out.flush().map(|()| exit).map_err(Failure::Output)) {
+    let flushed = |exit| match out.flush() {
+        // The answer is known, read or not.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(exit),
+        result => result.map(|()| exit).map_err(Failure::Output),
+    };
+    let (exit, message) = match result.and_then(flushed) {
         Ok(exit) => return exit,
         // Nobody reads any more: they have seen what they wanted.
         Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => return Exit::Yes,
         Err(Failure::Output(e)) => (Exit::Undecided, format!("can not write the answer: {e}")),
+        Err(Failure::Usage(message)) => (Exit::Usage, message),
         Err(Failure::Undecided(message)) => (Exit::Undecided, message),
         Err(Failure::Agent(message)) => (Exit::No, message),
     };

@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use vethwall_common::protocol::{TCP, has_ports};
 
-use crate::api::{Peer, explain::protocol_number};
+use crate::{
+    api::{ExplainRequest, Peer, explain::protocol_number},
+    manifests,
+};
 
 /// What `DST[:PORT[/PROTO]]` means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +43,8 @@ pub(super) fn peer(text: &str) -> Result<Peer, String> {
     }
 }
 
-/// `DST`, `DST:PORT`, `DST:PORT/PROTO` or `DST:PROTO`; IPv6 with a port in brackets.
+/// `DST`, `DST:PORT`, `DST:PORT/PROTO`, `DST:PROTO` or, for a protocol by its number, `DST:/PROTO`; IPv6 with any of
+/// these in brackets.
 pub(super) fn destination(text: &str) -> Result<Destination, String> {
     let (dst, rest) = if let Some(inner) = text.strip_prefix('[') {
         let (address, rest) = inner
@@ -72,15 +76,52 @@ pub(super) fn destination(text: &str) -> Result<Destination, String> {
     let (port, protocol) = match rest {
         None => (None, TCP),
         Some(rest) => match rest.split_once('/') {
+            Some(("", protocol)) => (None, named(protocol)?),
             Some((port, protocol)) => (Some(port_number(port)?), named(protocol)?),
-            None if rest.starts_with(|c: char| c.is_ascii_digit()) => (Some(port_number(rest)?), TCP),
-            None => (None, named(rest)?),
+            None => match rest.starts_with(|c: char| c.is_ascii_digit()) {
+                // A number is a port; a protocol's name may begin with a digit.
+                true if rest.parse::<u64>().is_ok() || protocol_number(rest).is_none() => {
+                    (Some(port_number(rest)?), TCP)
+                }
+                true | false => (None, named(rest)?),
+            },
         },
     };
     if port.is_some() && !has_ports(protocol) {
-        return Err("only TCP, UDP and SCTP have ports; write DST:ICMP without one".to_owned());
+        return Err("only TCP, UDP and SCTP have ports; without one write DST:ICMP or DST:/47".to_owned());
     }
     Ok(Destination { peer, protocol, port })
+}
+
+/// `4` or `6`.
+pub(super) fn family(text: &str) -> Result<u8, String> {
+    match text {
+        "4" => Ok(4),
+        "6" => Ok(6),
+        _ => Err("4 or 6".to_owned()),
+    }
+}
+
+/// Nothing is ever sent between two families.
+pub(super) fn check_families(request: &ExplainRequest) -> Result<(), String> {
+    let of = |peer: &Peer| match peer {
+        Peer::Address { address } => Some(if address.to_canonical().is_ipv4() { 4 } else { 6 }),
+        Peer::Pod { .. } => None,
+    };
+    let (from, to) = (of(&request.source), of(&request.destination));
+    match (from, to, request.family) {
+        (Some(from), Some(to), _) if from != to => Err(format!(
+            "an IPv{from} address sends nothing to an IPv{to} address: {} and {} are of two families",
+            request.source, request.destination
+        )),
+        (Some(own), _, Some(family)) if own != family => {
+            Err(format!("{} is no IPv{family} address", request.source))
+        }
+        (_, Some(own), Some(family)) if own != family => {
+            Err(format!("{} is no IPv{family} address", request.destination))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn port_number(text: &str) -> Result<u16, String> {
@@ -91,7 +132,16 @@ fn port_number(text: &str) -> Result<u16, String> {
 }
 
 fn named(text: &str) -> Result<u8, String> {
-    protocol_number(text).ok_or_else(|| format!("{text:?} is not a protocol; say TCP, UDP, SCTP or ICMP"))
+    protocol_number(text).ok_or_else(|| not_a_protocol(text))
+}
+
+/// What to say of a name that no protocol has.
+pub(super) fn not_a_protocol(text: &str) -> String {
+    let hint = match manifests::close(text, &["TCP", "UDP", "SCTP", "ICMP", "ICMPv6", "GRE", "ESP"]) {
+        Some(name) if !text.is_empty() => format!("did you mean {name}?"),
+        Some(_) | None => "say TCP, UDP, SCTP, ICMP, another one's name or its number, 0 to 255".to_owned(),
+    };
+    format!("{text:?} is not a protocol; {hint}")
 }
 
 /// Could be a name in Kubernetes; who has it is for others to say.
@@ -137,6 +187,13 @@ mod tests {
             ("[2001:db8::1]:443", address("2001:db8::1"), 6, Some(443)),
             ("[2001:db8::1]:53/UDP", address("2001:db8::1"), 17, Some(53)),
             ("[2001:db8::1]:ICMPv6", address("2001:db8::1"), 58, None),
+            ("shop/db:gre", pod("shop", "db"), 47, None),
+            ("shop/db:/47", pod("shop", "db"), 47, None),
+            ("shop/db:47", pod("shop", "db"), 6, Some(47)),
+            ("shop/db:/udp", pod("shop", "db"), 17, None),
+            ("shop/db:3pc", pod("shop", "db"), 34, None),
+            ("shop/db:80/6", pod("shop", "db"), 6, Some(80)),
+            ("[2001:db8::1]:/50", address("2001:db8::1"), 50, None),
         ] {
             let expected = Destination { peer, protocol, port };
             assert_eq!(destination(text), Ok(expected), "{text}");
@@ -157,6 +214,10 @@ mod tests {
             ("shop/db:80/", "not a protocol"),
             ("shop/db:80/QUIC", "not a protocol"),
             ("shop/db:80/icmp", "only TCP, UDP and SCTP"),
+            ("shop/db:80/47", "only TCP, UDP and SCTP"),
+            ("shop/db:/256", "not a protocol"),
+            ("shop/db:/", "say TCP, UDP"),
+            ("shop/db:80/tpc", "did you mean TCP?"),
             ("shop/db:-1", "not a protocol"),
             ("shop/db:80:90", "too many colons"),
             ("[2001:db8::1", "not closed"),

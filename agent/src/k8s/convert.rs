@@ -5,7 +5,10 @@
 //! stable code tells.
 
 mod cidr;
+mod cluster;
+mod cluster_entry;
 mod policy;
+mod selector;
 #[cfg(test)]
 mod tests;
 
@@ -15,21 +18,19 @@ use ipnet::IpNet;
 use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use vethwall_common::protocol;
 use vethwall_policy::model::{
-    ContainerPort, Labels, Mode, Namespace, NetworkPolicy, Node, Object, Pod, PolicyRef, Selector,
+    ContainerPort, Labels, Mode, Namespace, NetworkPolicy, Node, Object, Pod, PolicyRef, Tier,
 };
 
-pub use self::cidr::parse_cidr;
 use self::cidr::parse_ip;
-use crate::manifests::{DEFAULT_NAMESPACE, Isolation, Manifest, Sourced, View};
+pub use self::{cidr::parse_cidr, selector::check_selector};
+use super::cluster_network_policy::GROUP;
+use crate::manifests::{DEFAULT_NAMESPACE, Isolated, Isolation, Manifest, Sourced, View};
 
 /// Annotation of a namespace or a policy: `enforce` or `audit`.
 pub const MODE: &str = "vethwall.io/mode";
 
 /// Annotation that holds a static pod's UID as the runtime knows it (SEMANTICS 38).
 const CONFIG_HASH: &str = "kubernetes.io/config.hash";
-
-/// API group of the policies that come with clusters' tiers.
-const CLUSTER_POLICIES: &str = "policy.networking.k8s.io/";
 
 /// Something in an object that can not be done as asked.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,6 +69,16 @@ pub mod code {
     pub const KIND: &str = "POL009";
     /// A policy that was never understood isolates what it selects.
     pub const ISOLATES: &str = "POL010";
+    /// Two ClusterNetworkPolicies of one tier with the same priority.
+    pub const PRIORITY: &str = "POL011";
+    /// A peer of a ClusterNetworkPolicy that is not understood, or a rule without peers. It fails closed.
+    pub const CLUSTER_PEER: &str = "POL012";
+    /// An entry of `protocols` of a ClusterNetworkPolicy that is not understood. It fails closed.
+    pub const CLUSTER_PROTOCOL: &str = "POL013";
+    /// An action that is none: the rule denies.
+    pub const ACTION: &str = "POL014";
+    /// A tier that is none: the policy denies as one of the Admin tier, and neither accepts nor passes.
+    pub const TIER: &str = "POL015";
 }
 
 /// What a view means.
@@ -94,6 +105,7 @@ pub fn convert(view: &View) -> Converted {
     for isolation in &view.isolations {
         converter.isolation(isolation);
     }
+    converter.equal_priorities();
     Converted {
         objects: converter.objects,
         problems: converter.problems,
@@ -110,7 +122,12 @@ struct Converter {
     file: Option<PathBuf>,
     line: usize,
     policy: Option<PolicyRef>,
+    /// The ClusterNetworkPolicies met so far, by the place they are asked at.
+    ranks: Ranks,
 }
+
+/// ClusterNetworkPolicies by tier and priority, and where each stands.
+type Ranks = BTreeMap<(Tier, u16), Vec<(String, Option<PathBuf>, usize)>>;
 
 impl Converter {
     fn begin(&mut self, sourced: &Sourced, policy: Option<PolicyRef>) {
@@ -142,13 +159,20 @@ impl Converter {
                 let policy = self.network_policy(object);
                 self.objects.push(Object::NetworkPolicy(policy));
             }
+            Manifest::ClusterNetworkPolicy(object) => {
+                let policy = self.cluster_policy(object);
+                self.objects.push(Object::ClusterNetworkPolicy(policy));
+            }
             Manifest::Other {
                 api_version,
                 kind,
                 name,
                 ..
             } => {
-                if api_version.starts_with(CLUSTER_POLICIES) {
+                if api_version
+                    .split_once('/')
+                    .is_some_and(|(group, _)| group == GROUP)
+                {
                     self.problem(
                         code::KIND,
                         format!("{kind} {name} is not enforced by this version"),
@@ -163,52 +187,68 @@ impl Converter {
         if let Some(mode) = self.mode(&object.metadata) {
             self.modes.insert(name.clone(), mode);
         }
+        let phase = object.status.as_ref().and_then(|status| status.phase.as_deref());
         self.objects.push(Object::Namespace(Namespace {
             name,
             labels: labels(&object.metadata),
-            terminating: false,
+            terminating: object.metadata.deletion_timestamp.is_some() || phase == Some("Terminating"),
         }));
     }
 
     /// A policy that nobody could read in full: isolates both ways (SEMANTICS 18).
     fn isolation(&mut self, isolation: &Isolation) {
-        let Isolation {
-            file,
-            line,
-            namespace,
-            name,
-            pods,
-        } = isolation;
+        let Isolation { file, line, name, of } = isolation;
         (self.file, self.line) = (Some(file.clone()), *line);
+        let (namespace, selects) = match of {
+            Isolated::NetworkPolicy { namespace, pods } => (
+                namespace.as_str(),
+                pods.as_ref().map_or("every pod of its namespace", |_| SELECTED),
+            ),
+            Isolated::ClusterNetworkPolicy { namespaces, pods, .. } => {
+                let known = namespaces.is_some() || pods.is_some();
+                ("", if known { SELECTED } else { "every pod" })
+            }
+        };
         self.policy = Some(PolicyRef {
-            namespace: namespace.clone(),
+            namespace: namespace.to_owned(),
             name: name.clone(),
         });
-        let selects = if pods.is_some() {
-            "the pods it selects"
-        } else {
-            "every pod of its namespace"
-        };
         self.problem(
             code::ISOLATES,
             format!("it could not be read and no good version of it is known: {selects} may neither send nor receive"),
         );
-        let pod_selector = pods
-            .as_ref()
-            .map_or_else(Selector::everything, |pods| self.subject(Some(pods)));
-        self.objects.push(Object::NetworkPolicy(NetworkPolicy {
-            namespace: namespace.clone(),
-            name: name.clone(),
-            pod_selector,
-            ingress: Some(Vec::new()),
-            egress: Some(Vec::new()),
-            mode: Mode::Enforce,
-        }));
+        let object = match of {
+            Isolated::NetworkPolicy { namespace, pods } => Object::NetworkPolicy(NetworkPolicy {
+                namespace: namespace.clone(),
+                name: name.clone(),
+                pod_selector: self.subject("spec.podSelector", pods.as_ref()),
+                ingress: Some(Vec::new()),
+                egress: Some(Vec::new()),
+                mode: Mode::Enforce,
+            }),
+            Isolated::ClusterNetworkPolicy {
+                namespaces,
+                pods,
+                mode,
+            } => {
+                let mode = mode
+                    .as_ref()
+                    .map(|mode| self.mode_named(mode))
+                    .unwrap_or_default();
+                let (namespaces, pods) = (namespaces.as_ref(), pods.as_ref());
+                Object::ClusterNetworkPolicy(self.closed(name.clone(), namespaces, pods, mode))
+            }
+        };
+        self.objects.push(object);
     }
 
     fn mode(&mut self, metadata: &ObjectMeta) -> Option<Mode> {
         let value = metadata.annotations.as_ref()?.get(MODE)?;
-        Some(match value.as_str() {
+        Some(self.mode_named(value))
+    }
+
+    fn mode_named(&mut self, value: &str) -> Mode {
+        match value {
             "enforce" => Mode::Enforce,
             "audit" => Mode::Audit,
             other => {
@@ -218,9 +258,12 @@ impl Converter {
                 );
                 Mode::Enforce
             }
-        })
+        }
     }
 }
+
+/// The pods of a policy whose selectors can be read.
+const SELECTED: &str = "the pods it selects";
 
 fn protocol_number(name: &str) -> Option<u8> {
     match name {
@@ -248,6 +291,7 @@ fn pod(object: &core::Pod) -> Pod {
     let annotations = object.metadata.annotations.as_ref();
     let hash = annotations.and_then(|annotations| annotations.get(CONFIG_HASH));
     let uid = hash.or(object.metadata.uid.as_ref()).cloned().unwrap_or_default();
+    let config_hash = hash.cloned();
     let spec = object.spec.clone().unwrap_or_default();
     let status = object.status.clone().unwrap_or_default();
     let listed = status.pod_ips.into_iter().flatten().map(|entry| entry.ip);
@@ -272,7 +316,7 @@ fn pod(object: &core::Pod) -> Pod {
         namespace,
         name,
         uid,
-        config_hash: None,
+        config_hash,
         labels: labels(&object.metadata),
         node: spec.node_name,
         addresses,

@@ -16,8 +16,9 @@ use serde::de::DeserializeOwned;
 use self::strict::{describe, parse, unknown_field};
 use super::{
     Broken, Document, File, Manifest, Problem, fields,
-    tree::{Node, Place, Tree, Value},
+    tree::{Node, Place, Segment, Tree, Value},
 };
+use crate::k8s::cluster_network_policy::{self as cluster, ClusterNetworkPolicy};
 
 /// The kinds that are decoded, and the only version of each.
 const KINDS: &[(&str, &str)] = &[
@@ -26,7 +27,11 @@ const KINDS: &[(&str, &str)] = &[
     ("Node", "v1"),
     ("Service", "v1"),
     ("NetworkPolicy", "networking.k8s.io/v1"),
+    (cluster::KIND, cluster::API_VERSION),
 ];
+
+/// The kinds that isolate pods while they can not be read.
+const POLICIES: &[&str] = &["NetworkPolicy", cluster::KIND];
 
 /// Decodes a file.
 pub(super) fn file(path: &Path, bytes: &[u8]) -> File {
@@ -100,7 +105,9 @@ fn split(text: &str) -> Vec<(usize, &str)> {
 pub(super) fn trees(text: &str) -> Vec<(usize, Tree)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let documents = split(text).into_iter();
-    documents.map(|(line, document)| (line, Tree::read(document))).collect()
+    documents
+        .map(|(line, document)| (line, Tree::read(document)))
+        .collect()
 }
 
 /// What an object says of itself.
@@ -188,11 +195,7 @@ impl Decoder<'_> {
         if let Err((key, message)) = check_kind(&header) {
             let place = node.entry(key).map_or(node.place, |(_, value)| value.place);
             self.problem(place, message);
-            self.broken(
-                node,
-                Some(fields::close(kind, &["NetworkPolicy"]).unwrap_or(kind)),
-                None,
-            );
+            self.broken(node, Some(fields::close(kind, POLICIES).unwrap_or(kind)), None);
             return;
         }
         match self.decode(node, &header) {
@@ -233,11 +236,30 @@ impl Decoder<'_> {
             "Pod" => self.typed::<Pod>(node, header, Manifest::Pod),
             "Node" => self.typed::<KubernetesNode>(node, header, Manifest::Node),
             "Service" => self.typed::<Service>(node, header, Manifest::Service),
+            cluster::KIND => {
+                let decoded =
+                    self.typed::<ClusterNetworkPolicy>(node, header, Manifest::ClusterNetworkPolicy);
+                self.usable(node, decoded)
+            }
             _ => self.typed::<NetworkPolicy>(node, header, Manifest::NetworkPolicy),
         };
         if name.is_empty() && !matches!(decoded, Decoded::Bad) {
             let place = metadata.map_or(node.place, |metadata| metadata.place);
             self.problem(place, format!("{}: metadata.name is missing", header.kind));
+            return Decoded::Bad;
+        }
+        decoded
+    }
+
+    /// A ClusterNetworkPolicy that can not be followed even in part counts as not understood, so that its last good
+    /// version stays.
+    fn usable(&mut self, node: &Node, decoded: Decoded) -> Decoded {
+        if let Decoded::Good(Manifest::ClusterNetworkPolicy(object)) = &decoded
+            && let Err(unusable) = object.check()
+        {
+            let keys = unusable.field.iter().copied();
+            let path: Vec<_> = keys.map(|key| Segment::Key(key.to_owned())).collect();
+            self.problem(node.locate(&path), unusable.message);
             return Decoded::Bad;
         }
         decoded
@@ -258,7 +280,7 @@ impl Decoder<'_> {
         match parse::<T>(&text) {
             Ok((object, unknown)) => {
                 // An empty item would read as an empty rule, which allows everything.
-                if let Some(place) = node.null_item().filter(|_| header.kind == "NetworkPolicy") {
+                if let Some(place) = node.null_item().filter(|_| POLICIES.contains(&header.kind)) {
                     self.problem(place, "expected a mapping, found an empty list item".to_owned());
                     return Decoded::Bad;
                 }
@@ -326,11 +348,15 @@ impl Decoder<'_> {
 
 fn check_kind(header: &Header<'_>) -> Result<(), (&'static str, String)> {
     let Header { kind, api_version } = *header;
+    let group = |version: &str| version.split_once('/').map_or("", |(group, _)| group).to_owned();
     if let Some((_, version)) = KINDS.iter().find(|(known, _)| *known == kind) {
+        let written = group(api_version);
         // The same name in a group of its own is another kind: Knative's Service, Calico's NetworkPolicy.
-        let group = api_version.split_once('/').map_or("", |(group, _)| group);
-        let expected = version.split_once('/').map_or("", |(group, _)| group);
-        let same = group == expected || group.is_empty() || group == "extensions";
+        let same = match kind {
+            // Another version is one that nobody here has read; conversion says that it is not enforced.
+            cluster::KIND => written.is_empty() || written == "networking.k8s.io",
+            _ => written == group(version) || written.is_empty() || written == "extensions",
+        };
         if api_version != *version && same {
             return Err((
                 "apiVersion",
@@ -340,7 +366,7 @@ fn check_kind(header: &Header<'_>) -> Result<(), (&'static str, String)> {
         return Ok(());
     }
     let names: Vec<&str> = KINDS.iter().map(|(name, _)| *name).collect();
-    let ours = !api_version.contains('/') || api_version.starts_with("networking.k8s.io/");
+    let ours = matches!(&*group(api_version), "" | "networking.k8s.io" | cluster::GROUP);
     match fields::close(kind, &names) {
         Some(meant) if ours => Err(("kind", format!("unknown kind {kind} (did you mean {meant}?)"))),
         _ => Ok(()),

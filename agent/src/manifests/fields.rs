@@ -18,6 +18,11 @@ const EGRESS: &[&str] = &["to", "ports"];
 const PEER: &[&str] = &["podSelector", "namespaceSelector", "ipBlock"];
 const BLOCK: &[&str] = &["cidr", "except"];
 const PORT: &[&str] = &["protocol", "port", "endPort"];
+const CLUSTER_POLICY: &[&str] = &["tier", "priority", "subject", "ingress", "egress"];
+const SUBJECT: &[&str] = &["namespaces", "pods"];
+const NAMESPACED_POD: &[&str] = &["namespaceSelector", "podSelector"];
+const CLUSTER_INGRESS: &[&str] = &["name", "action", "from", "protocols"];
+const CLUSTER_EGRESS: &[&str] = &["name", "action", "to", "protocols"];
 const SELECTOR: &[&str] = &["matchLabels", "matchExpressions"];
 const EXPRESSION: &[&str] = &["key", "operator", "values"];
 const POD: &[&str] = &[
@@ -92,8 +97,14 @@ pub(super) fn siblings(kind: &str, path: &[Segment]) -> &'static [&'static str] 
         ("NetworkPolicy", ["spec", _, "from" | "to"]) => PEER,
         ("NetworkPolicy", ["spec", _, "ports"]) => PORT,
         ("NetworkPolicy", [.., "ipBlock"]) => BLOCK,
-        ("NetworkPolicy", [.., "podSelector" | "namespaceSelector"]) => SELECTOR,
-        ("NetworkPolicy", [.., "matchExpressions"]) => EXPRESSION,
+        ("ClusterNetworkPolicy", ["spec"]) => CLUSTER_POLICY,
+        ("ClusterNetworkPolicy", ["spec", "subject"]) => SUBJECT,
+        ("ClusterNetworkPolicy", ["spec", "subject", "namespaces"]) => SELECTOR,
+        ("ClusterNetworkPolicy", ["spec", "subject", "pods"]) => NAMESPACED_POD,
+        ("ClusterNetworkPolicy", ["spec", "ingress"]) => CLUSTER_INGRESS,
+        ("ClusterNetworkPolicy", ["spec", "egress"]) => CLUSTER_EGRESS,
+        ("NetworkPolicy" | "ClusterNetworkPolicy", [.., "podSelector" | "namespaceSelector"]) => SELECTOR,
+        ("NetworkPolicy" | "ClusterNetworkPolicy", [.., "matchExpressions"]) => EXPRESSION,
         ("Pod", ["spec"]) => POD,
         ("Pod", ["status"]) => POD_STATUS,
         ("Pod", ["spec", "containers" | "initContainers"]) => CONTAINER,
@@ -107,7 +118,7 @@ pub(super) fn siblings(kind: &str, path: &[Segment]) -> &'static [&'static str] 
 }
 
 /// The known name that a misspelt one was probably meant to be.
-pub(super) fn close<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn close<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let lower = name.to_lowercase();
     known
         .iter()

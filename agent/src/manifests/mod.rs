@@ -35,6 +35,9 @@ use k8s_openapi::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::k8s::cluster_network_policy::ClusterNetworkPolicy;
+
+pub(crate) use self::fields::close;
 pub use self::{
     digest::{Texts, digest, digest_of, read},
     store::{Sourced, Store, View},
@@ -78,7 +81,7 @@ pub struct Broken {
     pub line: usize,
     /// What it would have been, if that can be read.
     pub name: Option<ObjectName>,
-    /// It is, or may be, a NetworkPolicy: what it isolates while no good version is known.
+    /// It is, or may be, a policy: what it isolates while no good version is known.
     pub isolates: Option<Isolation>,
     /// The object, where only unknown fields are wrong with it.
     pub lenient: Option<Arc<Manifest>>,
@@ -104,12 +107,31 @@ pub struct Isolation {
     pub file: PathBuf,
     /// Its first line.
     pub line: usize,
-    /// Its namespace.
-    pub namespace: String,
     /// Its name, or a place holder.
     pub name: String,
-    /// The pods; `None` where that can not be read: every pod of the namespace.
-    pub pods: Option<LabelSelector>,
+    /// The pods.
+    pub of: Isolated,
+}
+
+/// The pods that a policy isolates which can not be read in full.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Isolated {
+    /// A NetworkPolicy's.
+    NetworkPolicy {
+        /// Its namespace.
+        namespace: String,
+        /// The pods; `None` where that can not be read: every pod of the namespace.
+        pods: Option<LabelSelector>,
+    },
+    /// A ClusterNetworkPolicy's.
+    ClusterNetworkPolicy {
+        /// Namespaces of the pods; `None` where that can not be read: all.
+        namespaces: Option<LabelSelector>,
+        /// The pods in them; `None` where that can not be read: all.
+        pods: Option<LabelSelector>,
+        /// Its mode as the annotation says it, where that can be read.
+        mode: Option<String>,
+    },
 }
 
 /// An object, as the API types have it.
@@ -129,6 +151,8 @@ pub enum Manifest {
     Service(Service),
     /// networking.k8s.io/v1 NetworkPolicy.
     NetworkPolicy(NetworkPolicy),
+    /// policy.networking.k8s.io/v1alpha2 ClusterNetworkPolicy.
+    ClusterNetworkPolicy(ClusterNetworkPolicy),
     /// Any other kind; its content is not looked at.
     Other {
         /// `apiVersion`.
@@ -167,6 +191,7 @@ impl Manifest {
             Self::Node(_) => "Node",
             Self::Service(_) => "Service",
             Self::NetworkPolicy(_) => "NetworkPolicy",
+            Self::ClusterNetworkPolicy(_) => "ClusterNetworkPolicy",
             Self::Other { kind, .. } => kind,
         }
     }
@@ -190,6 +215,7 @@ impl Manifest {
             Self::Pod(object) => of(&object.metadata, true),
             Self::Service(object) => of(&object.metadata, true),
             Self::NetworkPolicy(object) => of(&object.metadata, true),
+            Self::ClusterNetworkPolicy(object) => of(&object.metadata, false),
             Self::Other { namespace, name, .. } => (namespace.clone().unwrap_or_default(), name.clone()),
         };
         ObjectName {
@@ -289,7 +315,11 @@ fn prune(object: &mut Manifest) {
             }
         }
         Manifest::Service(service) => (service.spec, service.status) = (None, None),
-        Manifest::Namespace(_) | Manifest::Node(_) | Manifest::NetworkPolicy(_) | Manifest::Other { .. } => {}
+        Manifest::Namespace(_)
+        | Manifest::Node(_)
+        | Manifest::NetworkPolicy(_)
+        | Manifest::ClusterNetworkPolicy(_)
+        | Manifest::Other { .. } => {}
     }
 }
 

@@ -99,6 +99,7 @@ fn value(object: &Manifest) -> Option<Value> {
         Manifest::Node(object) => serde_json::to_value(object),
         Manifest::Service(object) => serde_json::to_value(object),
         Manifest::NetworkPolicy(object) => serde_json::to_value(object),
+        Manifest::ClusterNetworkPolicy(object) => serde_json::to_value(object),
         Manifest::Other { .. } => return None,
     }
     .ok()

@@ -48,7 +48,7 @@ fn allowed_and_audited_are_0() {
         let value: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
         assert_eq!(value["verdict"], verdict.name());
         assert_eq!(value["ingress"]["policies"][0]["name"], "db-allow-api");
-        assert_eq!(value["ingress"]["policies"][0]["rules"][0]["allows"], false);
+        assert_eq!(value["ingress"]["policies"][0]["rules"][0]["matches"], false);
     }
 }
 

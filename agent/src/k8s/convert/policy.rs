@@ -1,18 +1,11 @@
 //! NetworkPolicies, whose every part may be invalid.
 
-use std::collections::BTreeSet;
-
 use k8s_openapi::{
     api::networking::v1::{self as networking, NetworkPolicyPeer, NetworkPolicyPort},
-    apimachinery::pkg::{
-        apis::meta::v1::{LabelSelector, LabelSelectorRequirement},
-        util::intstr::IntOrString,
-    },
+    apimachinery::pkg::util::intstr::IntOrString,
 };
 use vethwall_common::protocol;
-use vethwall_policy::model::{
-    NetworkPolicy, Operator, Peer, Peers, PortMatch, Ports, Requirement, Rule, Selector,
-};
+use vethwall_policy::model::{NetworkPolicy, Peer, Peers, PortMatch, Ports, Rule, Selector};
 
 use super::{Converter, code, names, parse_cidr, protocol_number};
 
@@ -26,7 +19,7 @@ impl Converter {
         // Without a spec it is the zero spec, as it is for the API server: all pods, no ingress.
         let spec = object.spec.clone().unwrap_or_default();
         let (ingress, egress) = self.directions(&spec);
-        let pod_selector = self.subject(spec.pod_selector.as_ref());
+        let pod_selector = self.subject("spec.podSelector", spec.pod_selector.as_ref());
         let ingress = ingress.then(|| {
             let rules = spec.ingress.iter().flatten().enumerate();
             rules
@@ -220,82 +213,6 @@ impl Converter {
             }
         }
     }
-
-    /// The pods that a policy isolates. What can not be evaluated is left out: more pods are isolated, not fewer.
-    pub(super) fn subject(&mut self, selector: Option<&LabelSelector>) -> Selector {
-        let Some(selector) = selector else {
-            return Selector::everything();
-        };
-        let (requirements, errors) = requirements(selector);
-        for error in errors {
-            let message = format!("spec.podSelector.{error}; it is taken as always true");
-            self.problem(code::SELECTOR, message);
-        }
-        Selector::new(requirements)
-    }
-
-    /// Peers. What can not be evaluated selects nobody.
-    fn peer_selector(&mut self, at: &str, selector: &LabelSelector) -> Option<Selector> {
-        let (requirements, errors) = requirements(selector);
-        let good = errors.is_empty();
-        for error in errors {
-            self.problem(code::SELECTOR, format!("{at}.{error}; the peer matches nothing"));
-        }
-        good.then(|| Selector::new(requirements))
-    }
-}
-
-fn requirements(selector: &LabelSelector) -> (Vec<Requirement>, Vec<String>) {
-    let LabelSelector {
-        match_expressions,
-        match_labels,
-    } = selector;
-    let pairs = match_labels.iter().flatten();
-    let mut all: Vec<_> = pairs
-        .map(|(key, value)| Requirement {
-            key: key.clone(),
-            operator: Operator::In([value.clone()].into()),
-        })
-        .collect();
-    let mut errors = Vec::new();
-    for (i, expression) in match_expressions.iter().flatten().enumerate() {
-        let LabelSelectorRequirement {
-            key,
-            operator,
-            values,
-        } = expression;
-        let values: BTreeSet<String> = values.iter().flatten().cloned().collect();
-        let operator = match operator.as_str() {
-            "In" | "NotIn" if values.is_empty() => {
-                errors.push(format!(
-                    "matchExpressions[{i}].values: {operator} needs at least one value"
-                ));
-                continue;
-            }
-            "In" => Operator::In(values),
-            "NotIn" => Operator::NotIn(values),
-            "Exists" | "DoesNotExist" if !values.is_empty() => {
-                errors.push(format!(
-                    "matchExpressions[{i}].values: {operator} takes no values"
-                ));
-                continue;
-            }
-            "Exists" => Operator::Exists,
-            "DoesNotExist" => Operator::DoesNotExist,
-            other => {
-                let expected = "expected In, NotIn, Exists or DoesNotExist";
-                errors.push(format!(
-                    "matchExpressions[{i}].operator: {expected}, found {other:?}"
-                ));
-                continue;
-            }
-        };
-        all.push(Requirement {
-            key: key.clone(),
-            operator,
-        });
-    }
-    (all, errors)
 }
 
 /// Which ports an entry means (SEMANTICS 25 to 27), or what is wrong with it.

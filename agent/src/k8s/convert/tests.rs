@@ -1,8 +1,10 @@
 //! Manifests in, model out: each test reads as one point of SEMANTICS.
 
+mod cluster;
+
 use std::path::PathBuf;
 
-use vethwall_policy::model::{Peer, Peers, PortMatch, Ports, Rule};
+use vethwall_policy::model::{Peer, Peers, PortMatch, Ports, Rule, Selector};
 
 use super::*;
 use crate::manifests::{Store, load_texts};
@@ -454,7 +456,7 @@ fn problems_name_the_place_and_the_policy() {
 #[test]
 fn policies_of_other_kinds_are_told_and_the_rest_is_not() {
     let (objects, problems) = read(
-        "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: c}\n---\n\
+        "apiVersion: policy.networking.k8s.io/v1alpha1\nkind: AdminNetworkPolicy\nmetadata: {name: c}\n---\n\
          apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n",
     );
     assert_eq!((objects.len(), problems.len(), problems[0].0), (0, 1, "POL009"));

@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::*;
+use crate::manifests::Isolated;
 
 const HEAD: &str =
     "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: a, namespace: b}\n";
@@ -28,7 +29,10 @@ fn isolates(text: &str) -> (String, Option<LabelSelector>) {
         panic!("{:?}", file.broken)
     };
     let isolation = broken.isolates.clone().unwrap_or_else(|| panic!("{broken:?}"));
-    (isolation.namespace, isolation.pods)
+    match isolation.of {
+        Isolated::NetworkPolicy { namespace, pods } => (namespace, pods),
+        Isolated::ClusterNetworkPolicy { .. } => panic!("{isolation:?}"),
+    }
 }
 
 #[test]

@@ -90,6 +90,7 @@ pub fn world(local: usize) -> impl Strategy<Value = World> {
             namespaces,
             pods,
             policies: policies.into_iter().enumerate().map(number).collect(),
+            ..World::default()
         }
     })
 }

@@ -1,0 +1,273 @@
+//! From the policy crate's answer to the one that is told.
+
+use std::net::IpAddr;
+
+use vethwall_common::protocol::has_ports;
+use vethwall_policy::{explain as policy, model, world::World};
+
+use super::{
+    DecidedBy, EntryAnswer, ExplainRequest, Explanation, Party, Peer, PolicyAnswer, RuleAction, RuleAnswer,
+    Side, SideReason, Tier, protocol_name,
+};
+use crate::api::{API_VERSION, ErrorBody, ErrorCode, PolicyName, Verdict};
+
+/// The namespace that stands for no namespace: `node/NAME` is a node, unless there is such a pod.
+const NODE: &str = "node";
+
+/// Explains a connection in a world. The error is for the one who asked: a pod that is not there.
+pub fn answer(world: &World, request: &ExplainRequest) -> Result<Explanation, ErrorBody> {
+    brief(world, request)
+}
+
+/// The same without the fixes, which take longer to find: for many answers that nobody may read.
+pub fn brief(world: &World, request: &ExplainRequest) -> Result<Explanation, ErrorBody> {
+    let (from, to) = (
+        target(world, &request.source, request.family)?,
+        target(world, &request.destination, request.family)?,
+    );
+    let told = policy::explain(world, &from, &to, request.protocol, request.port);
+    let (egress, ingress) = (side(&told.egress), side(&told.ingress));
+    let verdict = [egress.verdict, ingress.verdict]
+        .into_iter()
+        .max_by_key(|verdict| severity(*verdict))
+        .unwrap_or(Verdict::Denied);
+    let source = party(world, &request.source, &told.from);
+    let destination = party(world, &request.destination, &told.to);
+    let address = told.from.address.or(told.to.address);
+    Ok(Explanation {
+        api_version: API_VERSION.to_owned(),
+        verdict,
+        protocol: protocol_name(request.protocol),
+        port: request.port,
+        family: address.map(family_of),
+        notes: notes(world, request, &source, &destination, &ingress),
+        source,
+        destination,
+        egress,
+        ingress,
+    })
+}
+
+const fn severity(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Allowed => 0,
+        Verdict::Audited => 1,
+        Verdict::Denied => 2,
+    }
+}
+
+const fn family_of(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 4 } else { 6 }
+}
+
+fn target(world: &World, peer: &Peer, family: Option<u8>) -> Result<policy::Target, ErrorBody> {
+    match peer {
+        Peer::Address { address } => Ok(policy::Target::Address(*address)),
+        Peer::Pod { namespace, name } => {
+            if world.pod(namespace, name).is_some() {
+                return Ok(policy::Target::Pod {
+                    namespace: namespace.clone(),
+                    name: name.clone(),
+                });
+            }
+            let node = world
+                .nodes()
+                .find(|node| namespace == NODE && node.name == *name)
+                .ok_or_else(|| unknown_pod(world, namespace, name))?;
+            let fits =
+                |address: &&IpAddr| family.is_none_or(|family| family_of(address.to_canonical()) == family);
+            let address = node.addresses.iter().find(fits).ok_or_else(|| {
+                let version = family.map(|family| format!("IPv{family} ")).unwrap_or_default();
+                ErrorBody::new(
+                    ErrorCode::UnknownPod,
+                    format!("node {name} has no {version}address that is known"),
+                )
+            })?;
+            Ok(policy::Target::Address(*address))
+        }
+    }
+}
+
+fn party(world: &World, peer: &Peer, end: &policy::End) -> Party {
+    let (owner, node) = match (peer, &end.pod) {
+        (Peer::Address { .. }, Some(pod)) => {
+            let node = pod
+                .split_once('/')
+                .and_then(|(namespace, name)| node_of(world, namespace, name));
+            (Some(pod.clone()), node.or_else(|| end.node.clone()))
+        }
+        (Peer::Address { .. }, None) => (None, end.node.clone()),
+        (Peer::Pod { namespace, name }, _) => {
+            (None, node_of(world, namespace, name).or_else(|| end.node.clone()))
+        }
+    };
+    Party {
+        peer: peer.clone(),
+        owner,
+        node,
+    }
+}
+
+/// The node that a pod is bound to.
+fn node_of(world: &World, namespace: &str, name: &str) -> Option<String> {
+    world.pod(namespace, name)?.node.clone()
+}
+
+fn unknown_pod(world: &World, namespace: &str, name: &str) -> ErrorBody {
+    let elsewhere: Vec<_> = world
+        .pods()
+        .filter(|pod| pod.name == name)
+        .map(|pod| format!("{}/{}", pod.namespace, pod.name))
+        .take(3)
+        .collect();
+    let hint = if elsewhere.is_empty() {
+        String::new()
+    } else {
+        format!("; there is {}", elsewhere.join(", "))
+    };
+    ErrorBody::new(
+        ErrorCode::UnknownPod,
+        format!("no pod {namespace}/{name} is known{hint}"),
+    )
+}
+
+fn side(side: &policy::Side) -> Side {
+    let policies: Vec<PolicyAnswer> = side.policies.iter().map(policy_answer).collect();
+    let decided_by = side.decided_by.as_ref().map(|by| {
+        let policy = PolicyName::from(&by.policy);
+        let number = by.rule + 1;
+        let answer = policies.iter().find(|answer| answer.policy == policy);
+        let rule = answer.and_then(|answer| answer.rules.iter().find(|rule| rule.rule == number));
+        DecidedBy {
+            policy,
+            rule: number,
+            name: rule.and_then(|rule| rule.name.clone()),
+            action: rule.and_then(|rule| rule.action),
+            tier: answer.and_then(|answer| answer.tier),
+            priority: answer.and_then(|answer| answer.priority),
+        }
+    });
+    Side {
+        direction: side.direction.into(),
+        selected: side.selected,
+        verdict: match (side.allowed, side.shadow_allowed) {
+            (false, _) => Verdict::Denied,
+            (true, false) => Verdict::Audited,
+            (true, true) => Verdict::Allowed,
+        },
+        reason: match side.reason {
+            policy::SideReason::NotAPod => SideReason::NotAPod,
+            policy::SideReason::NotIsolated => SideReason::NotIsolated,
+            policy::SideReason::AuditOnly => SideReason::AuditOnly,
+            policy::SideReason::Rule => SideReason::Rule,
+            policy::SideReason::NoRule => SideReason::NoRule,
+            policy::SideReason::Denied => SideReason::Denied,
+            policy::SideReason::SelfTraffic => SideReason::SelfTraffic,
+            policy::SideReason::OwnNode => SideReason::OwnNode,
+            policy::SideReason::UnknownPod => SideReason::UnknownPod,
+        },
+        decided_by,
+        policies,
+        fix: None,
+    }
+}
+
+fn policy_answer(answer: &policy::PolicyAnswer) -> PolicyAnswer {
+    let rule = |rule: &policy::RuleAnswer| RuleAnswer {
+        rule: rule.rule + 1,
+        name: rule.name.clone(),
+        action: rule.action.map(RuleAction::from),
+        matches: rule.matches,
+        failed: rule.failed.clone(),
+        peers: entries(&rule.peers),
+        ports: entries(&rule.ports),
+    };
+    PolicyAnswer {
+        policy: PolicyName::from(&answer.policy),
+        tier: answer.tier.map(Tier::from),
+        priority: answer.priority,
+        mode: answer.mode.into(),
+        rules: answer.rules.iter().map(rule).collect(),
+    }
+}
+
+impl From<model::Tier> for Tier {
+    fn from(tier: model::Tier) -> Self {
+        match tier {
+            model::Tier::Admin => Self::Admin,
+            model::Tier::Baseline => Self::Baseline,
+        }
+    }
+}
+
+impl From<model::RuleAction> for RuleAction {
+    fn from(action: model::RuleAction) -> Self {
+        match action {
+            model::RuleAction::Accept => Self::Accept,
+            model::RuleAction::Deny => Self::Deny,
+            model::RuleAction::Pass => Self::Pass,
+        }
+    }
+}
+
+fn entries(answers: &[policy::EntryAnswer]) -> Vec<EntryAnswer> {
+    let entry = |answer: &policy::EntryAnswer| EntryAnswer {
+        matches: answer.matches,
+        detail: answer.detail.clone(),
+    };
+    answers.iter().map(entry).collect()
+}
+
+/// What people trip over and the two sides do not say.
+fn notes(
+    world: &World,
+    request: &ExplainRequest,
+    source: &Party,
+    destination: &Party,
+    ingress: &Side,
+) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (peer, direction) in [(&request.source, "from"), (&request.destination, "to")] {
+        if let Peer::Pod { namespace, name } = peer
+            && let Some(pod) = world.pod(namespace, name)
+        {
+            if pod.host_network {
+                notes.push(format!(
+                    "{namespace}/{name} uses its node's network: no policy selects it, and traffic {direction} it is \
+                     traffic {direction} its node"
+                ));
+            } else if pod.finished {
+                notes.push(format!(
+                    "{namespace}/{name} is finished: it owns no address any more"
+                ));
+            } else if pod.addresses.is_empty() {
+                notes.push(format!(
+                    "no address of {namespace}/{name} is known: it is judged by its labels, and no ipBlock matches it"
+                ));
+            } else if let Some(family) = request.family
+                && !pod
+                    .addresses
+                    .iter()
+                    .any(|own| family_of(own.to_canonical()) == family)
+            {
+                notes.push(format!(
+                    "{namespace}/{name} has no IPv{family} address: it is judged by its labels, and no ipBlock matches it"
+                ));
+            }
+        }
+    }
+    if ingress.reason != SideReason::OwnNode
+        && ingress.verdict != Verdict::Allowed
+        && matches!(source.peer, Peer::Address { .. })
+        && source.owner.is_none()
+        && let Some(node) = destination.node.as_deref().filter(|node| !node.is_empty())
+    {
+        notes.push(format!(
+            "what node {node} itself generates, kubelet probes for one, always reaches its pods, whatever address it has"
+        ));
+    }
+    if request.port.is_none() && has_ports(request.protocol) {
+        notes.push("no port was asked for: only rules that allow every port can match".to_owned());
+    }
+    notes
+}

@@ -1,0 +1,93 @@
+//! What others test network policies with, as data of our own: small worlds, policies, and who may reach whom.
+//!
+//! ```text
+//! tests/data/suites/SUITE/world.yaml  the cluster
+//!                        /NN-*.yaml   a case: steps of manifests, each with what is expected after it
+//!                             │
+//! manifests ─► convert ─► policy::world ─┬─► explain                  both must answer
+//!                                        └─► compile ─► reader        as the data says
+//! ```
+//!
+//! - `netpol`: the cases of Kubernetes' own end-to-end tests of NetworkPolicy, over all nine pods.
+
+mod case;
+mod judge;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use case::Case;
+use judge::{Cluster, Stage};
+
+/// What a suite held.
+#[derive(Debug, Default)]
+struct Tally {
+    cases: usize,
+    steps: usize,
+    allowed: usize,
+    denied: usize,
+}
+
+fn directory(suite: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("data/suites")
+        .join(suite)
+}
+
+/// Runs every case of a suite and fails with all that differs.
+fn run(suite: &str) -> Tally {
+    let directory = directory(suite);
+    let read = |path: &Path| fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let world = read(&directory.join("world.yaml"));
+    let files: BTreeSet<PathBuf> = fs::read_dir(&directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().is_some_and(|name| name != "world.yaml"))
+        .collect();
+    let (mut tally, mut differences) = (Tally::default(), Vec::new());
+    for path in &files {
+        let name = format!("{suite}/{}", path.file_stem().unwrap().display());
+        let case = Case::read(&name, &read(path));
+        let mut cluster = Cluster::new(&world);
+        tally.cases += 1;
+        for (number, step) in (1..).zip(&case.steps) {
+            let at = format!("{name} ({}), step {number}, {}", case.title, step.says);
+            cluster.apply(&step.gone, &step.manifests);
+            let stage = Stage::new(cluster.objects(&at));
+            let questions = step.questions(&at, &stage.pods());
+            assert!(!questions.is_empty(), "{at}: asks nothing");
+            tally.steps += 1;
+            for question in &questions {
+                *(if question.allowed {
+                    &mut tally.allowed
+                } else {
+                    &mut tally.denied
+                }) += 1;
+                differences.extend(
+                    stage
+                        .judge(question)
+                        .map(|difference| format!("{at}: {difference}")),
+                );
+            }
+        }
+    }
+    assert!(
+        differences.is_empty(),
+        "{} differences:\n{}",
+        differences.len(),
+        differences.join("\n")
+    );
+    println!("{suite}: {tally:?}, no difference");
+    tally
+}
+
+// Covers: SEMANTICS 1, 2, 3, 4, 6, 7, 8, 9, 11, 12, 13, 14, 16, 17, 19, 20, 22, 23, 25, 27, 28, 36
+#[test]
+fn the_cases_of_kubernetes_own_suite() {
+    let tally = run("netpol");
+    assert_eq!((tally.cases, tally.steps), (48, 58), "none may vanish");
+    assert!(tally.allowed > tally.denied && tally.denied > 500, "{tally:?}");
+}
