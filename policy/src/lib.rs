@@ -33,11 +33,17 @@ mod slots;
 pub mod state;
 mod terms;
 #[cfg(test)]
+mod test_cluster;
+#[cfg(test)]
 mod test_compile;
 #[cfg(test)]
 mod test_explain;
 #[cfg(test)]
 mod test_judge;
+#[cfg(test)]
+mod test_lives;
+#[cfg(test)]
+mod test_memory;
 #[cfg(test)]
 mod test_random;
 #[cfg(test)]

@@ -21,7 +21,7 @@ fn addresses() -> impl Iterator<Item = std::net::IpAddr> {
 }
 
 /// What a compilation says, cookies spelled out, numbers left out.
-fn meaning(world: &World, compiled: &Compiled) -> Vec<String> {
+pub(crate) fn meaning(world: &World, compiled: &Compiled) -> Vec<String> {
     let mut all = Vec::new();
     for endpoint in world.endpoints() {
         for direction in Direction::ALL {

@@ -25,8 +25,7 @@ pub(crate) enum Owner<'w> {
 /// All who may be behind an address.
 pub(crate) fn owners(world: &World, address: IpAddr) -> Vec<Owner<'_>> {
     let eligible = |pod: &&Pod| !pod.host_network && !pod.finished;
-    if world.nodes().any(|node| node.addresses.contains(&address))
-        || world.own_addresses().contains(&address)
+    if world.nodes().any(|node| node.addresses.contains(&address)) || world.own_addresses().contains(&address)
     {
         return vec![Owner::Nobody];
     }
@@ -49,7 +48,13 @@ pub(crate) fn owners(world: &World, address: IpAddr) -> Vec<Owner<'_>> {
         .map(Owner::Pod);
     let pods: Vec<_> = pods.collect();
     let networks = world.pod_networks();
-    let of_node = |network: &ipnet::IpNet| network.hosts().take(1).chain([network.network()]).any(|a| a == address);
+    let of_node = |network: &ipnet::IpNet| {
+        network
+            .hosts()
+            .take(1)
+            .chain([network.network()])
+            .any(|a| a == address)
+    };
     let strange = networks.iter().any(|network| network.contains(&address))
         && !world.nodes().flat_map(|node| &node.pod_cidrs).any(of_node);
     match (pods.is_empty(), strange && !world.is_complete()) {
@@ -103,9 +108,11 @@ impl Asked<'_> {
         match peer {
             Peer::Nothing => NO,
             Peer::Everything => YES,
-            Peer::Nodes(selector) => sure(self.world.nodes().any(|node| {
-                selector.matches(&node.labels) && node.addresses.contains(&self.address)
-            })),
+            Peer::Nodes(selector) => sure(
+                self.world
+                    .nodes()
+                    .any(|node| selector.matches(&node.labels) && node.addresses.contains(&self.address)),
+            ),
             Peer::Block { cidr, except } => {
                 let inside = |net| canonical(net).contains(&self.address);
                 sure(inside(*cidr) && !except.iter().any(|net| inside(*net)))
@@ -137,9 +144,9 @@ impl Asked<'_> {
             ),
             PortMatch::Named { protocol, name } if *protocol == self.packet.0 => {
                 let has = |pod: &Pod| {
-                    pod.ports
-                        .iter()
-                        .any(|p| p.protocol == *protocol && p.name.as_ref() == Some(name) && p.port == self.packet.1)
+                    pod.ports.iter().any(|p| {
+                        p.protocol == *protocol && p.name.as_ref() == Some(name) && p.port == self.packet.1
+                    })
                 };
                 match self.direction {
                     Direction::Ingress => sure(has(self.subject)),
@@ -159,7 +166,9 @@ impl Asked<'_> {
             Ports::All => vec![&PortMatch::Everything],
             Ports::Some(ports) => ports.iter().collect(),
         };
-        let pairs = peers.iter().flat_map(|peer| ports.iter().map(move |port| (peer, port)));
+        let pairs = peers
+            .iter()
+            .flat_map(|peer| ports.iter().map(move |port| (peer, port)));
         let pair = |(peer, port): (&&Peer, &&PortMatch)| {
             let owners = self.owners.iter();
             whoever(owners.map(|owner| self.peer(peer, *owner).min(self.port(port, *owner))))
@@ -213,7 +222,10 @@ impl Asked<'_> {
                 && policy.pod_selector.matches(&self.subject.labels)
                 && (audited || policy.mode == Mode::Enforce);
             isolated |= acts;
-            allowed |= acts && rules.iter().any(|rule| self.rule(&rule.peers, &rule.ports) == YES);
+            allowed |= acts
+                && rules
+                    .iter()
+                    .any(|rule| self.rule(&rule.peers, &rule.ports) == YES);
         }
         if isolated {
             return allowed;

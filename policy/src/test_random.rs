@@ -120,8 +120,13 @@ fn cluster_rule() -> impl Strategy<Value = ClusterRule> {
         3 => Just(RuleAction::Deny),
         2 => Just(RuleAction::Pass),
     ];
-    (action, rule(), prop::bool::weighted(0.1), prop::bool::weighted(0.1)).prop_map(
-        |(action, mut rule, any_peer, any_port)| {
+    (
+        action,
+        rule(),
+        prop::bool::weighted(0.1),
+        prop::bool::weighted(0.1),
+    )
+        .prop_map(|(action, mut rule, any_peer, any_port)| {
             if action != RuleAction::Accept {
                 if let (Peers::Some(peers), true) = (&mut rule.peers, any_peer) {
                     peers.push(Peer::Everything);
@@ -144,8 +149,7 @@ fn cluster_rule() -> impl Strategy<Value = ClusterRule> {
                 peers: rule.peers,
                 ports: rule.ports,
             }
-        },
-    )
+        })
 }
 
 fn cluster_policy() -> impl Strategy<Value = ClusterNetworkPolicy> {

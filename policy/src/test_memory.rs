@@ -1,0 +1,79 @@
+//! What a compiler remembers shows in nothing but time.
+
+use proptest::{prelude::*, sample::Index, strategy::ValueTree as _};
+
+use crate::{
+    compile::{Compiler, compile, compile_within},
+    limits::Limits,
+    numbers::Numbers,
+    plan::{execute, plan},
+    state::State,
+    test_compile::meaning,
+    test_random::{Parts, parts},
+    world::World,
+};
+
+/// One event on the way from one world to another: an object or interface of the other, or the loss of an own one.
+fn event(world: &mut World, of: &Parts, to: &Parts, which: Index) {
+    let (there, here) = (
+        to.objects.len() + to.endpoints.len(),
+        of.objects.len() + of.endpoints.len(),
+    );
+    let n = which.index(there + here);
+    if let Some(object) = to.objects.get(n) {
+        world.apply(object.clone());
+    } else if let Some(endpoint) = n.checked_sub(to.objects.len()).and_then(|n| to.endpoints.get(n)) {
+        world.attach(endpoint.clone());
+    } else if let Some(object) = of.objects.get(n - there) {
+        world.delete(&object.key());
+    } else if let Some(endpoint) = of.endpoints.get(n - there - of.objects.len()) {
+        world.detach(endpoint.ifindex);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn after_every_event_it_says_what_a_compiler_without_a_past_says(
+        first in parts(),
+        second in parts(),
+        events in proptest::collection::vec(any::<Index>(), 1..16),
+        tight in prop::bool::weighted(0.3),
+    ) {
+        let limits = if tight {
+            Limits { verdicts: 6, port_pages: 3, addresses: 6, prefixes: 2, namespaces: 2 }
+        } else {
+            Limits::default()
+        };
+        let mut world = first.world();
+        let mut compiler = Compiler::default().within(limits);
+        let mut observed = State::default();
+        for which in events {
+            let compiled = compiler.compile(&world);
+            let fresh = compile_within(&world, &mut Numbers::default(), &limits);
+            prop_assert_eq!(meaning(&world, &compiled), meaning(&world, &fresh));
+            prop_assert_eq!(&compiled.problems, &fresh.problems);
+            prop_assert_eq!(&compiler.compile(&world), &compiled, "and once more says the same");
+            // As the agent does: numbers that are free go to other meanings.
+            let steps = plan(&observed, &compiled.state);
+            observed = execute(&observed, steps, |_| Ok::<_, ()>(())).observed;
+            prop_assert_eq!(observed.without_generations(), compiled.state.without_generations());
+            compiler.release(&observed);
+            event(&mut world, &first, &second, which);
+        }
+    }
+}
+
+#[test]
+fn a_compiler_may_be_shown_another_world() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut compiler = Compiler::default();
+    for _ in 0..40 {
+        let world = parts().new_tree(&mut runner).unwrap().current().world();
+        let compiled = compiler.compile(&world);
+        let fresh = compile(&world, &mut Numbers::default());
+        assert_eq!(meaning(&world, &compiled), meaning(&world, &fresh));
+        compiler.release(&compiled.state);
+    }
+}
