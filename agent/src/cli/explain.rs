@@ -157,7 +157,7 @@ impl Manifests {
             warning(streams, &place, &problem.message)?;
         }
         // Seen from no node: which one is a pod's own is in its object.
-        let mut world = World::new("");
+        let mut world = World::new("").complete();
         world.replace(converted.objects);
         Ok(Self {
             world,

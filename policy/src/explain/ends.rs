@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{End, Target};
+use super::{End, Family, Target};
 use crate::{
     model::{Node, Pod},
     owners,
@@ -34,9 +34,19 @@ impl Found<'_> {
     }
 }
 
-/// Looks both ends up; pods with several addresses use the first family that both have.
-pub(super) fn ends<'w>(world: &'w World, src: &Target, dst: &Target) -> (Found<'w>, Found<'w>) {
-    let (from, to) = (addresses(world, src), addresses(world, dst));
+/// Looks both ends up; pods with several addresses use the given family, or else the first that both have.
+pub(super) fn ends<'w>(
+    world: &'w World,
+    src: &Target,
+    dst: &Target,
+    family: Option<Family>,
+) -> (Found<'w>, Found<'w>) {
+    let of = |target: &Target| {
+        let mut all = addresses(world, target);
+        all.retain(|address| family.is_none_or(|family| address.is_ipv4() == (family == Family::V4)));
+        all
+    };
+    let (from, to) = (of(src), of(dst));
     let common = from
         .iter()
         .find(|a| to.iter().any(|b| a.is_ipv4() == b.is_ipv4()));

@@ -164,9 +164,31 @@ pub struct EntryAnswer {
     pub detail: String,
 }
 
+/// Which addresses of a pod that has several are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
 /// Explains a connection. Without a port it must be allowed on every port of the protocol.
 pub fn explain(world: &World, src: &Target, dst: &Target, protocol: u8, port: Option<u16>) -> Explanation {
-    let (src, dst) = ends::ends(world, src, dst);
+    explain_family(world, src, dst, protocol, port, None)
+}
+
+/// The same over one family; a pod without an address of it is judged by its labels alone. Without a family it is that
+/// of the first address that both ends have in common.
+pub fn explain_family(
+    world: &World,
+    src: &Target,
+    dst: &Target,
+    protocol: u8,
+    port: Option<u16>,
+    family: Option<Family>,
+) -> Explanation {
+    let (src, dst) = ends::ends(world, src, dst, family);
     let egress = side::side(world, &src, &dst, Direction::Egress, protocol, port);
     let ingress = side::side(world, &dst, &src, Direction::Ingress, protocol, port);
     Explanation {

@@ -49,20 +49,19 @@ pub(super) fn side(
         selected: !acting.is_empty(),
         ..plain(true, SideReason::NotIsolated)
     };
-    if subject.is(peer) {
-        return Side {
-            reason: SideReason::SelfTraffic,
-            ..selected
-        };
-    }
-    if direction == Direction::Ingress && peer.node.is_some() && peer.node == home(world, pod) {
-        return Side {
-            reason: SideReason::OwnNode,
-            ..selected
-        };
-    }
+    let own_node = || direction == Direction::Ingress && peer.node.is_some() && peer.node == home(world, pod);
+    let unasked = if subject.is(peer) {
+        Some(SideReason::SelfTraffic)
+    } else if own_node() {
+        Some(SideReason::OwnNode)
+    } else {
+        None
+    };
     if acting.is_empty() {
-        return selected;
+        return Side {
+            reason: unasked.unwrap_or(SideReason::NotIsolated),
+            ..selected
+        };
     }
 
     let mut numbers = Numbers::default();
@@ -105,14 +104,22 @@ pub(super) fn side(
         (false, _, None) => SideReason::NoRule,
     };
     let policies = acting.iter().zip(&meaning.policies);
+    let policies: Vec<PolicyAnswer> = policies
+        .map(|(acting, resolved)| asked.policy(acting, resolved))
+        .collect();
+    if let Some(reason) = unasked {
+        return Side {
+            reason,
+            policies,
+            ..selected
+        };
+    }
     Side {
         allowed,
         shadow_allowed,
         reason,
         decided_by,
-        policies: policies
-            .map(|(acting, resolved)| asked.policy(acting, resolved))
-            .collect(),
+        policies,
         ..selected
     }
 }

@@ -4,6 +4,7 @@
 //! title: what it is about
 //! steps:
 //! - says: what happened
+//!   continues: true                   together with the step before it is one part of the case
 //!   gone: [NetworkPolicy x/deny]      objects that are deleted
 //!   manifests: |                      objects that are made or changed; all others stay as they were
 //!     ...
@@ -36,6 +37,9 @@ pub(super) struct Case {
 pub(super) struct Step {
     /// What happened.
     pub(super) says: String,
+    /// It belongs to the step before; both together are one part of the case.
+    #[serde(default)]
+    pub(super) continues: bool,
     /// Objects that are deleted, as `KIND NAMESPACE/NAME` or `KIND NAME`.
     #[serde(default)]
     pub(super) gone: Vec<String>,

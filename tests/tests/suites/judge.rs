@@ -1,13 +1,12 @@
 //! A cluster of manifests, and what the compiler makes of it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use vethwall::{
     k8s::convert::convert,
-    manifests::{Loaded, ObjectName, Store, load_texts},
+    manifests::{Store, load_texts},
 };
 use vethwall_common::{Direction, verdict::allow};
 use vethwall_policy::{
@@ -19,71 +18,80 @@ use vethwall_policy::{
     state::State,
     world::World,
 };
+use vethwall_tests::oracle;
 
 use super::case::Question;
 
 /// The node on which all pods have their interfaces.
 const NODE: &str = "node-a";
 
-/// Manifests, as they were applied.
-#[derive(Debug)]
+/// Every object as it was applied last, by `KIND NAMESPACE/NAME`: its manifest, and the same as a value.
+#[derive(Debug, Default)]
 pub(super) struct Cluster {
-    steps: Vec<(Vec<String>, String)>,
+    objects: BTreeMap<String, (String, Value)>,
 }
 
 impl Cluster {
-    pub(super) fn new(world: &str) -> Self {
-        Self {
-            steps: vec![(Vec::new(), world.to_owned())],
-        }
-    }
-
     /// Objects that are deleted, then such as are made or changed.
-    pub(super) fn apply(&mut self, gone: &[String], manifests: &str) {
-        self.steps.push((gone.to_vec(), manifests.to_owned()));
-    }
-
-    /// What policy makes of the objects that are there. Whatever is wrong with one is a mistake in the data.
-    pub(super) fn objects(&self, at: &str) -> Vec<Object> {
-        let steps = self.steps.iter().enumerate();
-        let named = |(number, (_, text)): (usize, &(_, String))| {
-            (format!("{number:04}.yaml").into(), text.clone().into_bytes())
-        };
-        let mut loaded = load_texts(&steps.map(named).collect());
-        let mut later: BTreeSet<ObjectName> = BTreeSet::new();
-        let mut gone: BTreeSet<&str> = BTreeSet::new();
-        for (file, (deleted, _)) in loaded.files.iter_mut().zip(&self.steps).rev() {
-            assert_eq!(file.errors, [], "{at}");
-            file.documents.retain(|document| {
-                let name = document.object.object_name();
-                let path = match name.namespace.as_str() {
-                    "" => format!("{} {}", name.kind, name.name),
-                    namespace => format!("{} {namespace}/{}", name.kind, name.name),
-                };
-                later.insert(name) && !gone.remove(path.as_str())
-            });
-            gone.extend(deleted.iter().map(String::as_str));
+    pub(super) fn apply(&mut self, at: &str, gone: &[String], manifests: &str) {
+        for name in gone {
+            assert!(self.objects.remove(name).is_some(), "{at}: there is no {name}");
         }
-        assert!(gone.is_empty(), "{at}: {gone:?} were not there");
-        of_loaded(at, &loaded)
+        for text in manifests.split("\n---\n").filter(|text| !text.trim().is_empty()) {
+            // Namespace y is no boolean.
+            let options = serde_saphyr::options! { strict_booleans: true };
+            let value: Value = serde_saphyr::from_str_with_options(text, options)
+                .unwrap_or_else(|e| panic!("{at}: {e}\n{text}"));
+            let said = |key: &str| value["metadata"][key].as_str().map(str::to_owned);
+            let kind = value["kind"].as_str().expect("a kind");
+            let name = said("name").expect("a name");
+            let path = said("namespace").map_or(name.clone(), |namespace| format!("{namespace}/{name}"));
+            self.objects
+                .insert(format!("{kind} {path}"), (format!("{text}\n"), value));
+        }
+    }
+
+    /// What policy makes of the objects. Whatever is wrong with one is a mistake in the data.
+    pub(super) fn model(&self, at: &str) -> Vec<Object> {
+        let files = self
+            .objects
+            .iter()
+            .map(|(name, (text, _))| (name.into(), text.clone().into_bytes()));
+        let view = Store::default().update(&load_texts(&files.collect()));
+        assert_eq!(
+            (&view.problems[..], &view.isolations[..]),
+            (&[][..], &[][..]),
+            "{at}"
+        );
+        let converted = convert(&view);
+        assert_eq!(converted.problems, [], "{at}");
+        converted.objects
+    }
+
+    /// The objects as the oracle wants them.
+    pub(super) fn oracle(&self, at: &str) -> oracle::World {
+        fn typed<T: DeserializeOwned>(at: &str, value: &Value) -> T {
+            serde_json::from_value(value.clone()).unwrap_or_else(|e| panic!("{at}: {e}: {value}"))
+        }
+        let mut world = oracle::World::default();
+        for (name, (_, value)) in &self.objects {
+            match name.split_once(' ').expect("a kind").0 {
+                "Namespace" => world.namespaces.push(typed(at, value)),
+                "Node" => world.nodes.push(typed(at, value)),
+                "Pod" => world.pods.push(typed(at, value)),
+                "NetworkPolicy" => world.policies.push(typed(at, value)),
+                "ClusterNetworkPolicy" => world.cluster_policies.push(value.clone()),
+                other => panic!("{at}: nobody knows {other}"),
+            }
+        }
+        world
     }
 }
 
-fn of_loaded(at: &str, loaded: &Loaded) -> Vec<Object> {
-    let view = Store::default().update(loaded);
-    assert_eq!(
-        (&view.problems[..], &view.isolations[..]),
-        (&[][..], &[][..]),
-        "{at}"
-    );
-    let converted = convert(&view);
-    assert_eq!(converted.problems, [], "{at}");
-    converted.objects
-}
-
-/// A compiled world.
+/// A compiled world, and the oracle's.
 #[derive(Debug)]
 pub(super) struct Stage {
+    oracle: oracle::World,
     world: World,
     state: State,
     /// Interfaces and addresses of the pods that have one.
@@ -92,7 +100,7 @@ pub(super) struct Stage {
 
 impl Stage {
     /// Every pod on the pod network gets an interface.
-    pub(super) fn new(objects: Vec<Object>) -> Self {
+    pub(super) fn new(objects: Vec<Object>, oracle: oracle::World) -> Self {
         let mut world = World::new(NODE);
         world.replace(objects);
         let mut interfaces = BTreeMap::new();
@@ -114,6 +122,7 @@ impl Stage {
         let compiled = compile(&world, &mut Numbers::default());
         assert_eq!(compiled.problems, []);
         Self {
+            oracle,
             state: compiled.state,
             world,
             interfaces,
@@ -134,17 +143,36 @@ impl Stage {
             port,
             allowed,
         } = question;
-        let explanation = explain(&self.world, &target(from), &target(to), *protocol, Some(*port));
-        let explained = explanation.allowed;
-        let looked_up = self.looked_up(question);
+        let explained = explain(&self.world, &target(from), &target(to), *protocol, Some(*port)).allowed;
+        let answers = [
+            ("the oracle", self.foretold(question)),
+            ("explain", explained),
+            ("the maps", self.looked_up(question)),
+        ];
         let said = |allowed: bool| if allowed { "allowed" } else { "denied" };
-        ((explained, looked_up) != (*allowed, *allowed)).then(|| {
+        let wrong: Vec<&str> = answers
+            .iter()
+            .filter(|(_, answer)| answer != allowed)
+            .map(|(who, _)| *who)
+            .collect();
+        (!wrong.is_empty()).then(|| {
             format!(
-                "{from} -> {to} protocol {protocol} port {port}: expected {}, explain says {}, the maps say {}",
+                "{from} -> {to} protocol {protocol} port {port}: {}, but not to {}",
                 said(*allowed),
-                said(explained),
-                said(looked_up)
+                wrong.join(" and ")
             )
+        })
+    }
+
+    /// What the oracle says.
+    fn foretold(&self, question: &Question) -> bool {
+        let (source, destination) = self.addresses(&question.from, &question.to);
+        let (protocol, port) = (question.protocol, question.port);
+        self.oracle.allowed(&oracle::Packet {
+            source,
+            destination,
+            protocol,
+            port,
         })
     }
 

@@ -4,8 +4,9 @@
 //! tests/data/suites/SUITE/world.yaml  the cluster
 //!                        /NN-*.yaml   a case: steps of manifests, each with what is expected after it
 //!                             │
-//! manifests ─► convert ─► policy::world ─┬─► explain                  both must answer
-//!                                        └─► compile ─► reader        as the data says
+//! manifests ─┬─► convert ─► policy::world ─┬─► explain          all three must answer
+//!            │                             └─► compile ─► reader    as the data says
+//!            └─► oracle
 //! ```
 //!
 //! - `netpol`: the cases of Kubernetes' own end-to-end tests of NetworkPolicy, over all nine pods.
@@ -26,7 +27,8 @@ use judge::{Cluster, Stage};
 #[derive(Debug, Default)]
 struct Tally {
     cases: usize,
-    steps: usize,
+    /// Steps that do not go on with the one before.
+    parts: usize,
     allowed: usize,
     denied: usize,
 }
@@ -51,15 +53,16 @@ fn run(suite: &str) -> Tally {
     for path in &files {
         let name = format!("{suite}/{}", path.file_stem().unwrap().display());
         let case = Case::read(&name, &read(path));
-        let mut cluster = Cluster::new(&world);
+        let mut cluster = Cluster::default();
+        cluster.apply(&name, &[], &world);
         tally.cases += 1;
         for (number, step) in (1..).zip(&case.steps) {
             let at = format!("{name} ({}), step {number}, {}", case.title, step.says);
-            cluster.apply(&step.gone, &step.manifests);
-            let stage = Stage::new(cluster.objects(&at));
+            cluster.apply(&at, &step.gone, &step.manifests);
+            let stage = Stage::new(cluster.model(&at), cluster.oracle(&at));
             let questions = step.questions(&at, &stage.pods());
             assert!(!questions.is_empty(), "{at}: asks nothing");
-            tally.steps += 1;
+            tally.parts += usize::from(!step.continues);
             for question in &questions {
                 *(if question.allowed {
                     &mut tally.allowed
@@ -88,6 +91,14 @@ fn run(suite: &str) -> Tally {
 #[test]
 fn the_cases_of_kubernetes_own_suite() {
     let tally = run("netpol");
-    assert_eq!((tally.cases, tally.steps), (48, 58), "none may vanish");
+    assert_eq!((tally.cases, tally.parts), (48, 58), "none may vanish");
     assert!(tally.allowed > tally.denied && tally.denied > 500, "{tally:?}");
+}
+
+// Covers: CNP 1, 2, 3, 4, 5, 7
+#[test]
+fn the_cases_of_the_network_policy_apis_conformance_suite() {
+    let tally = run("cnp");
+    assert_eq!((tally.cases, tally.parts), (24, 92), "none may vanish");
+    assert!(tally.allowed > 100 && tally.denied > 100, "{tally:?}");
 }

@@ -25,7 +25,11 @@ pub fn brief(world: &World, request: &ExplainRequest) -> Result<Explanation, Err
         target(world, &request.source, request.family)?,
         target(world, &request.destination, request.family)?,
     );
-    let told = policy::explain(world, &from, &to, request.protocol, request.port);
+    let family = request.family.map(|family| match family {
+        4 => policy::Family::V4,
+        _ => policy::Family::V6,
+    });
+    let told = policy::explain_family(world, &from, &to, request.protocol, request.port, family);
     let (egress, ingress) = (side(&told.egress), side(&told.ingress));
     let verdict = [egress.verdict, ingress.verdict]
         .into_iter()
@@ -40,7 +44,7 @@ pub fn brief(world: &World, request: &ExplainRequest) -> Result<Explanation, Err
         protocol: protocol_name(request.protocol),
         port: request.port,
         family: address.map(family_of),
-        notes: notes(world, request, &source, &destination, &ingress),
+        notes: notes(world, request, &told, &source, &destination, &ingress),
         source,
         destination,
         egress,
@@ -222,12 +226,16 @@ fn entries(answers: &[policy::EntryAnswer]) -> Vec<EntryAnswer> {
 fn notes(
     world: &World,
     request: &ExplainRequest,
+    told: &policy::Explanation,
     source: &Party,
     destination: &Party,
     ingress: &Side,
 ) -> Vec<String> {
     let mut notes = Vec::new();
-    for (peer, direction) in [(&request.source, "from"), (&request.destination, "to")] {
+    for (peer, end, direction) in [
+        (&request.source, &told.from, "from"),
+        (&request.destination, &told.to, "to"),
+    ] {
         if let Peer::Pod { namespace, name } = peer
             && let Some(pod) = world.pod(namespace, name)
         {
@@ -240,18 +248,11 @@ fn notes(
                 notes.push(format!(
                     "{namespace}/{name} is finished: it owns no address any more"
                 ));
-            } else if pod.addresses.is_empty() {
+            } else if end.address.is_none() {
+                let version = request.family.map(|family| format!("IPv{family} "));
                 notes.push(format!(
-                    "no address of {namespace}/{name} is known: it is judged by its labels, and no ipBlock matches it"
-                ));
-            } else if let Some(family) = request.family
-                && !pod
-                    .addresses
-                    .iter()
-                    .any(|own| family_of(own.to_canonical()) == family)
-            {
-                notes.push(format!(
-                    "{namespace}/{name} has no IPv{family} address: it is judged by its labels, and no ipBlock matches it"
+                    "no {}address of {namespace}/{name} is known: it is judged by its labels, and no ipBlock matches it",
+                    version.unwrap_or_default()
                 ));
             }
         }
@@ -267,7 +268,7 @@ fn notes(
         ));
     }
     if request.port.is_none() && has_ports(request.protocol) {
-        notes.push("no port was asked for: only rules that allow every port can match".to_owned());
+        notes.push("no port was asked for: the question is whether every port is allowed".to_owned());
     }
     notes
 }
