@@ -41,6 +41,8 @@ mod test_explain;
 #[cfg(test)]
 mod test_judge;
 #[cfg(test)]
+mod test_limits;
+#[cfg(test)]
 mod test_lives;
 #[cfg(test)]
 mod test_memory;

@@ -2,7 +2,10 @@
 
 use crate::{
     explain::{Decision, Explanation, Side, SideReason, Target, explain},
-    model::{Labels, Mode, NetworkPolicy, Object, Peer, Pod, PolicyRef, PortMatch},
+    model::{
+        ClusterNetworkPolicy, ClusterRule, Labels, Mode, NetworkPolicy, Object, Peer, Peers, Pod, PolicyRef,
+        PortMatch, Ports, RuleAction, Selector, Tier,
+    },
     test_world::{
         ICMP, TCP, block, endpoint, ip, namespace, node, own, pod, policy, port, rule, tcp, within,
     },
@@ -207,4 +210,161 @@ fn pods_of_two_families_meet_in_the_one_they_share() {
     assert!(explanation.allowed);
     assert_eq!(explanation.to.address, Some(ip("fd00::1")));
     assert_eq!(explanation.from.pod.as_deref(), Some("y/client"));
+}
+
+fn cluster(name: &str, tier: Tier, action: RuleAction, peers: Vec<Peer>, ports: &[PortMatch]) -> Object {
+    Object::ClusterNetworkPolicy(ClusterNetworkPolicy {
+        name: name.to_owned(),
+        tier,
+        priority: 7,
+        namespaces: Selector::everything(),
+        pods: Selector::everything(),
+        ingress: vec![ClusterRule {
+            name: Some("the rule".to_owned()),
+            action,
+            peers: Peers::Some(peers),
+            ports: if ports.is_empty() {
+                Ports::All
+            } else {
+                Ports::Some(ports.to_vec())
+            },
+        }],
+        egress: vec![],
+        mode: Mode::Enforce,
+    })
+}
+
+fn asked(objects: Vec<Object>, policies: Vec<NetworkPolicy>, from: &str) -> Explanation {
+    let mut world = world(policies);
+    objects.into_iter().for_each(|object| world.apply(object));
+    explain(&world, &target(from), &target("x/web"), TCP, Some(80))
+}
+
+#[test]
+fn tiers_are_told_in_the_order_in_which_they_are_asked() {
+    let objects = vec![
+        cluster(
+            "late",
+            Tier::Baseline,
+            RuleAction::Deny,
+            vec![within(&[], &[])],
+            &[],
+        ),
+        cluster(
+            "early",
+            Tier::Admin,
+            RuleAction::Deny,
+            vec![within(&[("team", "z")], &[])],
+            &[],
+        ),
+    ];
+    let side = asked(objects, ingress(&[own(&[])], &[]), "y/client").ingress;
+    let names: Vec<String> = side.policies.iter().map(|p| p.policy.to_string()).collect();
+    assert_eq!(names, ["early", "x/p", "late"]);
+    assert_eq!((side.reason, side.decided_by), (SideReason::NoRule, None));
+    let early = &side.policies[0];
+    assert_eq!((early.tier, early.priority), (Some(Tier::Admin), Some(7)));
+    let rule = &early.rules[0];
+    assert_eq!(
+        (rule.name.as_deref(), rule.action, rule.matches),
+        (Some("the rule"), Some(RuleAction::Deny), false)
+    );
+    assert_eq!(
+        rule.failed.as_deref(),
+        Some("no peer matches: pods {} in namespaces team=z: namespace y fails team=z: it has team=y")
+    );
+    assert!(side.policies[2].rules[0].matches, "it would, but it is not asked");
+}
+
+#[test]
+fn a_rule_that_denies_is_named() {
+    let deny = || {
+        cluster(
+            "deny",
+            Tier::Admin,
+            RuleAction::Deny,
+            vec![within(&[("team", "y")], &[])],
+            &[],
+        )
+    };
+    let side = asked(vec![deny()], ingress(&[], &[]), "y/client").ingress;
+    assert_eq!((side.allowed, side.reason), (false, SideReason::Denied));
+    let by = side.decided_by.unwrap();
+    assert_eq!((by.policy.to_string().as_str(), by.rule), ("deny", 0));
+    // Nobody knows yet whose this address is.
+    let side = asked(vec![deny()], vec![], "10.0.1.77").ingress;
+    assert_eq!((side.allowed, side.reason), (false, SideReason::Denied));
+    assert!(side.policies[0].rules[0].matches);
+    // One that accepts may not count on it.
+    let accept = cluster(
+        "accept",
+        Tier::Admin,
+        RuleAction::Accept,
+        vec![within(&[("team", "y")], &[])],
+        &[],
+    );
+    let objects = vec![
+        accept,
+        cluster(
+            "deny",
+            Tier::Baseline,
+            RuleAction::Deny,
+            vec![within(&[], &[])],
+            &[],
+        ),
+    ];
+    let side = asked(objects, vec![], "10.0.1.77").ingress;
+    assert_eq!(
+        side.decided_by.map(|by| by.policy.to_string()).as_deref(),
+        Some("deny")
+    );
+    assert_eq!(
+        side.policies[0].rules[0].failed.as_deref(),
+        Some(
+            "no peer matches: pods {} in namespaces team=y: 10.0.1.77 is in the pods' network, but no pod that is \
+             known has it"
+        )
+    );
+}
+
+#[test]
+fn selected_without_a_decision_is_open() {
+    let objects = vec![cluster(
+        "a",
+        Tier::Admin,
+        RuleAction::Deny,
+        vec![within(&[("team", "z")], &[])],
+        &[],
+    )];
+    let explanation = asked(objects, vec![], "y/client");
+    assert!(explanation.allowed && explanation.ingress.selected && !explanation.egress.selected);
+    assert_eq!(explanation.ingress.reason, SideReason::NotIsolated);
+}
+
+#[test]
+fn nodes_that_are_not_selected_are_told_why() {
+    let nodes = |pairs: &[(&str, &str)]| Peer::Nodes(crate::test_world::selector(pairs));
+    let ask = |peer: Peer, to: &str| {
+        let Object::ClusterNetworkPolicy(policy) =
+            cluster("a", Tier::Admin, RuleAction::Deny, vec![peer], &[])
+        else {
+            unreachable!("it is one");
+        };
+        let mut world = world(vec![]);
+        world.apply(Object::ClusterNetworkPolicy(ClusterNetworkPolicy {
+            egress: policy.ingress.clone(),
+            ..policy
+        }));
+        let side = explain(&world, &target("x/web"), &target(to), TCP, Some(80)).egress;
+        side.policies[0].rules[0].failed.clone()
+    };
+    assert_eq!(ask(nodes(&[]), "192.168.0.2"), None);
+    assert_eq!(
+        ask(nodes(&[("zone", "a")]), "192.168.0.2").as_deref(),
+        Some("no peer matches: nodes zone=a: node n2 fails zone=a: it has no label zone")
+    );
+    assert_eq!(
+        ask(nodes(&[]), "8.8.8.8").as_deref(),
+        Some("no peer matches: nodes {}: no node lists the address 8.8.8.8")
+    );
 }

@@ -10,7 +10,10 @@ use vethwall_common::{
     protocol::{ICMP, ICMPV6, has_ports},
     verdict::{Action, Reason},
 };
-use vethwall_policy::{compile::Cookies, world::World};
+use vethwall_policy::{
+    compile::{Attribution, Cookies},
+    world::World,
+};
 
 use crate::api::{API_VERSION, End, EndKind, Flow, Icmp, PolicyName, Verdict, explain::protocol_name};
 
@@ -116,7 +119,7 @@ impl Names {
             icmp,
             direction: direction.into(),
             verdict,
-            reason: reason.name().to_owned(),
+            reason: explained(reason, attribution).name().to_owned(),
             policies: attribution
                 .map(|found| found.policies.iter().map(PolicyName::from).collect())
                 .unwrap_or_default(),
@@ -176,6 +179,16 @@ impl Names {
     }
 }
 
+/// The program knows of an answer whether it allows, not whether a rule gave it: a ClusterNetworkPolicy may deny by a
+/// rule, and a pod for which it has rules is open to what none of them matches.
+fn explained(reason: Reason, attribution: Option<&Attribution>) -> Reason {
+    match (reason, attribution) {
+        (Reason::NoRule, Some(Attribution { rule: Some(_), .. })) => Reason::Rule,
+        (Reason::Rule, None) => Reason::NotIsolated,
+        (reason, _) => reason,
+    }
+}
+
 /// The clock of events (CLOCK_MONOTONIC) against the clock on the wall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventClock {
@@ -205,10 +218,7 @@ mod tests {
     use std::sync::Arc;
 
     use vethwall_common::{address::Addr, verdict::Cookie};
-    use vethwall_policy::{
-        compile::Attribution,
-        model::{Endpoint, Labels, Node, Object, Pod, PolicyRef},
-    };
+    use vethwall_policy::model::{Endpoint, Labels, Node, Object, Pod, PolicyRef};
 
     use super::*;
 
@@ -300,6 +310,21 @@ mod tests {
             json,
             r#"{"apiVersion":"vethwall.io/v1","time":"1970-01-01T00:00:00Z","node":"node-a","source":{"address":"10.42.0.2","port":40000,"kind":"pod","namespace":"shop","pod":"web"},"destination":{"address":"10.42.1.3","port":5432,"kind":"pod","namespace":"shop","pod":"db"},"protocol":"TCP","direction":"egress","verdict":"allowed","reason":"rule","policies":[{"namespace":"shop","name":"allow-web"}],"rule":1,"count":3}"#
         );
+    }
+
+    #[test]
+    fn a_rule_that_denies_and_a_default_that_allows_are_told_as_such() {
+        let denied = flow(&Event {
+            action: Action::Drop as u8,
+            reason: Reason::NoRule as u8,
+            ..event()
+        });
+        assert_eq!((denied.reason.as_str(), denied.rule), ("rule", Some(1)));
+        let open = flow(&Event {
+            cookie: Cookie(0),
+            ..event()
+        });
+        assert_eq!((open.reason.as_str(), open.policies.len()), ("not_isolated", 0));
     }
 
     #[test]

@@ -1,0 +1,201 @@
+//! Beyond a limit the policy at fault allows nothing, says so, and takes no other with it.
+
+use vethwall_common::{Direction, verdict::allow};
+
+use crate::{
+    compile::{Compiled, compile_within},
+    limits::Limits,
+    model::{
+        ClusterNetworkPolicy, ClusterRule, Mode, NetworkPolicy, Object, Peer, Peers, Ports, RuleAction,
+        Selector, Tier,
+    },
+    numbers::Numbers,
+    reader,
+    test_world::{TCP, block, endpoint, ip, namespace, own, pod, policy, rule, tcp, within},
+    world::World,
+};
+
+/// x/a and y/b on this node; in x many clients, each with a label of its own.
+fn world(policies: Vec<Object>) -> World {
+    let mut world = World::new("n1");
+    for (ifindex, path, address) in [(7, "x/a", "10.0.0.1"), (8, "y/b", "10.0.0.2")] {
+        let pod = pod(path, address, &[("app", "server")]);
+        world.attach(endpoint(ifindex, &pod));
+        world.apply(Object::Pod(pod));
+    }
+    for i in 1..=20 {
+        let (path, n) = (format!("x/c{i}"), i.to_string());
+        world.apply(Object::Pod(pod(&path, &format!("10.0.1.{i}"), &[("n", &n)])));
+    }
+    world.apply(namespace("x", &[]));
+    policies.into_iter().for_each(|object| world.apply(object));
+    world
+}
+
+fn ingress(path: &str, peers: &[Peer]) -> Object {
+    let rules = peers
+        .iter()
+        .map(|peer| rule(std::slice::from_ref(peer), &[tcp(80, 80)]));
+    Object::NetworkPolicy(NetworkPolicy {
+        ingress: Some(rules.collect()),
+        ..policy(path, &[("app", "server")])
+    })
+}
+
+/// A rule for each client: as many identities and entries.
+fn greedy() -> Object {
+    let peers: Vec<Peer> = (1..=20).map(|n| own(&[("n", &n.to_string())])).collect();
+    ingress("x/greedy", &peers)
+}
+
+fn compiled(policies: Vec<Object>, limits: Limits) -> Compiled {
+    compile_within(&world(policies), &mut Numbers::default(), &limits)
+}
+
+fn enters(compiled: &Compiled, ifindex: u32, peer: &str) -> bool {
+    let answer = reader::lookup(&compiled.state, ifindex, Direction::Ingress, ip(peer), TCP, 80);
+    answer.allow & allow::ENFORCED != 0
+}
+
+fn codes(compiled: &Compiled) -> Vec<&str> {
+    compiled.problems.iter().map(|problem| problem.code).collect()
+}
+
+#[test]
+fn only_the_policy_that_needs_too_much_allows_nothing() {
+    let modest = ingress("x/modest", &[block("10.0.1.1/32", &[])]);
+    let other = ingress("y/other", &[block("10.0.1.2/32", &[])]);
+    let all = vec![greedy(), modest, other];
+    let enough = compiled(all.clone(), Limits::default());
+    assert_eq!(codes(&enough), Vec::<&str>::new());
+    assert!(enters(&enough, 7, "10.0.1.5") && enters(&enough, 7, "10.0.1.1"));
+    let limits = Limits {
+        verdicts: 10,
+        namespaces: 1,
+        ..Limits::default()
+    };
+    let short = compiled(all, limits);
+    assert_eq!(codes(&short), ["LIM001"]);
+    assert!(
+        short.problems[0].message.contains("x/greedy"),
+        "{:?}",
+        short.problems
+    );
+    assert!(!enters(&short, 7, "10.0.1.5"), "it allows nothing");
+    assert!(
+        enters(&short, 7, "10.0.1.1"),
+        "another policy of the same pod still does"
+    );
+    assert!(enters(&short, 8, "10.0.1.2"), "and another pod's");
+    assert!(short.state.verdicts.len() <= 10);
+}
+
+#[test]
+fn a_namespace_takes_no_more_than_its_share() {
+    let other = ingress("y/other", &[block("10.0.1.2/32", &[])]);
+    let limits = Limits {
+        verdicts: 60,
+        namespaces: 4,
+        ..Limits::default()
+    };
+    let short = compiled(vec![greedy(), other], limits);
+    assert_eq!(
+        codes(&short),
+        ["LIM001"],
+        "20 entries of 60, but 15 are a namespace's share"
+    );
+    assert!(!enters(&short, 7, "10.0.1.5") && enters(&short, 8, "10.0.1.2"));
+}
+
+#[test]
+fn a_slot_that_nothing_makes_small_enough_is_closed() {
+    let rules = (1..=20).map(|n: u32| ClusterRule {
+        name: None,
+        action: RuleAction::Deny,
+        peers: Peers::Some(vec![within(&[], &[("n", &n.to_string())])]),
+        ports: Ports::All,
+    });
+    let cluster = Object::ClusterNetworkPolicy(ClusterNetworkPolicy {
+        name: "wide".to_owned(),
+        tier: Tier::Admin,
+        priority: 1,
+        namespaces: Selector::everything(),
+        pods: Selector::everything(),
+        ingress: rules.collect(),
+        egress: vec![],
+        mode: Mode::Enforce,
+    });
+    let limits = Limits {
+        verdicts: 10,
+        ..Limits::default()
+    };
+    let short = compiled(vec![cluster.clone()], limits);
+    assert_eq!(codes(&short), ["LIM006"]);
+    assert!(!enters(&short, 7, "8.8.8.8"), "closed");
+    assert!(enters(&compiled(vec![cluster], Limits::default()), 7, "8.8.8.8"));
+}
+
+#[test]
+fn with_too_many_prefixes_blocks_allow_nothing_and_deny_everything() {
+    let many: Vec<Peer> = (1..=9).map(|n| block(&format!("10.{n}.0.0/16"), &[])).collect();
+    let limits = Limits {
+        prefixes: 4,
+        ..Limits::default()
+    };
+    let few = ingress("y/few", &[block("10.1.0.0/16", &[])]);
+    let short = compiled(vec![ingress("x/many", &many), few], limits);
+    assert_eq!(codes(&short), ["LIM002"]);
+    assert!(!enters(&short, 7, "10.1.0.1") && enters(&short, 8, "10.1.0.1"));
+    let deny = |name: &str, peers: Vec<Peer>| {
+        Object::ClusterNetworkPolicy(ClusterNetworkPolicy {
+            name: name.to_owned(),
+            tier: Tier::Admin,
+            priority: 1,
+            namespaces: Selector::everything(),
+            pods: Selector::everything(),
+            ingress: vec![ClusterRule {
+                name: None,
+                action: RuleAction::Deny,
+                peers: Peers::Some(peers),
+                ports: Ports::All,
+            }],
+            egress: vec![],
+            mode: Mode::Enforce,
+        })
+    };
+    let short = compiled(vec![deny("many", many)], limits);
+    assert_eq!(codes(&short), ["LIM002"]);
+    assert!(
+        !enters(&short, 7, "8.8.8.8"),
+        "which addresses it denies is not known"
+    );
+}
+
+#[test]
+fn with_too_many_addresses_what_denies_pods_denies_who_is_left_out() {
+    let deny = Object::ClusterNetworkPolicy(ClusterNetworkPolicy {
+        name: "deny".to_owned(),
+        tier: Tier::Admin,
+        priority: 1,
+        namespaces: Selector::everything(),
+        pods: Selector::everything(),
+        ingress: vec![ClusterRule {
+            name: None,
+            action: RuleAction::Deny,
+            peers: Peers::Some(vec![within(&[], &[("n", "20")])]),
+            ports: Ports::All,
+        }],
+        egress: vec![],
+        mode: Mode::Enforce,
+    });
+    let limits = Limits {
+        addresses: 12,
+        ..Limits::default()
+    };
+    let short = compiled(vec![deny.clone()], limits);
+    assert_eq!(codes(&short), ["LIM003"]);
+    assert!(!enters(&short, 7, "10.0.1.20"), "the one that it denies");
+    assert!(!enters(&short, 7, "10.0.1.19"), "and who may be it");
+    let enough = compiled(vec![deny], Limits::default());
+    assert!(!enters(&enough, 7, "10.0.1.20") && enters(&enough, 7, "10.0.1.19"));
+}
