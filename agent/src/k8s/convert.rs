@@ -289,9 +289,7 @@ fn labels(metadata: &ObjectMeta) -> Labels {
 fn pod(object: &core::Pod) -> Pod {
     let (namespace, name) = names(&object.metadata);
     let annotations = object.metadata.annotations.as_ref();
-    let hash = annotations.and_then(|annotations| annotations.get(CONFIG_HASH));
-    let uid = hash.or(object.metadata.uid.as_ref()).cloned().unwrap_or_default();
-    let config_hash = hash.cloned();
+    let config_hash = annotations.and_then(|annotations| annotations.get(CONFIG_HASH));
     let spec = object.spec.clone().unwrap_or_default();
     let status = object.status.clone().unwrap_or_default();
     let listed = status.pod_ips.into_iter().flatten().map(|entry| entry.ip);
@@ -315,8 +313,8 @@ fn pod(object: &core::Pod) -> Pod {
     Pod {
         namespace,
         name,
-        uid,
-        config_hash,
+        uid: object.metadata.uid.clone().unwrap_or_default(),
+        config_hash: config_hash.cloned(),
         labels: labels(&object.metadata),
         node: spec.node_name,
         addresses,

@@ -7,6 +7,8 @@
 //! signatures. Only the sentences are made here, from the objects.
 
 mod ends;
+pub mod fix;
+pub mod nearest;
 mod sentences;
 mod side;
 
@@ -173,32 +175,63 @@ pub enum Family {
     V6,
 }
 
-/// Explains a connection. Without a port it must be allowed on every port of the protocol.
-pub fn explain(world: &World, src: &Target, dst: &Target, protocol: u8, port: Option<u16>) -> Explanation {
-    explain_family(world, src, dst, protocol, port, None)
+/// A connection that is asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Who opens it.
+    pub src: Target,
+    /// To whom.
+    pub dst: Target,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Destination port; without it every port of the protocol must be allowed.
+    pub port: Option<u16>,
+    /// A pod without an address of this family is judged by its labels alone. Without a family it is that of the first
+    /// address that both ends have in common.
+    pub family: Option<Family>,
 }
 
-/// The same over one family; a pod without an address of it is judged by its labels alone. Without a family it is that
-/// of the first address that both ends have in common.
-pub fn explain_family(
-    world: &World,
-    src: &Target,
-    dst: &Target,
-    protocol: u8,
-    port: Option<u16>,
-    family: Option<Family>,
-) -> Explanation {
-    let (src, dst) = ends::ends(world, src, dst, family);
-    let egress = side::side(world, &src, &dst, Direction::Egress, protocol, port);
-    let ingress = side::side(world, &dst, &src, Direction::Ingress, protocol, port);
-    Explanation {
-        allowed: egress.allowed && ingress.allowed,
-        shadow_allowed: egress.shadow_allowed && ingress.shadow_allowed,
-        from: src.shown(),
-        to: dst.shown(),
+impl Connection {
+    /// Explains it.
+    pub fn explain(&self, world: &World) -> Explanation {
+        let (protocol, port) = (self.protocol, self.port);
+        let (src, dst) = ends::ends(world, &self.src, &self.dst, self.family);
+        let egress = side::side(world, &src, &dst, Direction::Egress, protocol, port);
+        let ingress = side::side(world, &dst, &src, Direction::Ingress, protocol, port);
+        Explanation {
+            allowed: egress.allowed && ingress.allowed,
+            shadow_allowed: egress.shadow_allowed && ingress.shadow_allowed,
+            from: src.shown(),
+            to: dst.shown(),
+            protocol,
+            port,
+            egress,
+            ingress,
+        }
+    }
+}
+
+impl Explanation {
+    /// What the policies of the source (egress) or of the destination (ingress) say.
+    pub const fn side(&self, direction: Direction) -> &Side {
+        match direction {
+            Direction::Egress => &self.egress,
+            Direction::Ingress => &self.ingress,
+        }
+    }
+}
+
+/// Explains a connection over whatever family both ends have. Without a port it must be allowed on every port of the
+/// protocol.
+pub fn explain(world: &World, src: &Target, dst: &Target, protocol: u8, port: Option<u16>) -> Explanation {
+    let (src, dst) = (src.clone(), dst.clone());
+    let family = None;
+    Connection {
+        src,
+        dst,
         protocol,
         port,
-        egress,
-        ingress,
+        family,
     }
+    .explain(world)
 }

@@ -169,7 +169,7 @@ pub(super) fn port(asked: &Asked<'_>, port: &PortMatch, hits: &[Hit], matches: b
 }
 
 /// Name of an IP protocol, or its number.
-fn protocol_name(number: u8) -> String {
+pub(super) fn protocol_name(number: u8) -> String {
     match number {
         protocol::ICMP => "ICMP".to_owned(),
         protocol::TCP => "TCP".to_owned(),

@@ -8,6 +8,7 @@
 //!   gone: [NetworkPolicy x/deny]      objects that are deleted
 //!   manifests: |                      objects that are made or changed; all others stay as they were
 //!     ...
+//!   problems: [POL001]                codes of what is wrong with any of the objects
 //!   tables:                           a row for each source, a character for each destination:
 //!   - |                               . arrives, X is dropped, = is the pod itself
 //!     TCP 80 | x:ab y:a
@@ -46,6 +47,9 @@ pub(super) struct Step {
     /// Objects that are made or changed.
     #[serde(default)]
     pub(super) manifests: String,
+    /// Codes of what is wrong with the objects.
+    #[serde(default)]
+    pub(super) problems: Vec<String>,
     #[serde(default)]
     tables: Vec<String>,
     #[serde(default)]

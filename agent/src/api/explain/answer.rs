@@ -2,8 +2,12 @@
 
 use std::net::IpAddr;
 
-use vethwall_common::protocol::has_ports;
-use vethwall_policy::{explain as policy, model, world::World};
+use vethwall_common::{Direction, protocol::has_ports};
+use vethwall_policy::{
+    explain::{self as policy, nearest::nearest},
+    model,
+    world::World,
+};
 
 use super::{
     DecidedBy, EntryAnswer, ExplainRequest, Explanation, Party, Peer, PolicyAnswer, RuleAction, RuleAnswer,
@@ -16,20 +20,38 @@ const NODE: &str = "node";
 
 /// Explains a connection in a world. The error is for the one who asked: a pod that is not there.
 pub fn answer(world: &World, request: &ExplainRequest) -> Result<Explanation, ErrorBody> {
-    brief(world, request)
+    let asked = connection(world, request)?;
+    let told = asked.explain(world);
+    let mut explanation = explanation(world, request, &told);
+    for (side, direction) in [
+        (&mut explanation.egress, Direction::Egress),
+        (&mut explanation.ingress, Direction::Ingress),
+    ] {
+        side.fix = nearest(world, &asked, &told, direction).map(|fix| fix.to_string());
+    }
+    Ok(explanation)
 }
 
 /// The same without the fixes, which take longer to find: for many answers that nobody may read.
 pub fn brief(world: &World, request: &ExplainRequest) -> Result<Explanation, ErrorBody> {
-    let (from, to) = (
-        target(world, &request.source, request.family)?,
-        target(world, &request.destination, request.family)?,
-    );
-    let family = request.family.map(|family| match family {
-        4 => policy::Family::V4,
-        _ => policy::Family::V6,
-    });
-    let told = policy::explain_family(world, &from, &to, request.protocol, request.port, family);
+    let told = connection(world, request)?.explain(world);
+    Ok(explanation(world, request, &told))
+}
+
+fn connection(world: &World, request: &ExplainRequest) -> Result<policy::Connection, ErrorBody> {
+    Ok(policy::Connection {
+        src: target(world, &request.source, request.family)?,
+        dst: target(world, &request.destination, request.family)?,
+        protocol: request.protocol,
+        port: request.port,
+        family: request.family.map(|family| match family {
+            4 => policy::Family::V4,
+            _ => policy::Family::V6,
+        }),
+    })
+}
+
+fn explanation(world: &World, request: &ExplainRequest, told: &policy::Explanation) -> Explanation {
     let (egress, ingress) = (side(&told.egress), side(&told.ingress));
     let verdict = [egress.verdict, ingress.verdict]
         .into_iter()
@@ -38,18 +60,18 @@ pub fn brief(world: &World, request: &ExplainRequest) -> Result<Explanation, Err
     let source = party(world, &request.source, &told.from);
     let destination = party(world, &request.destination, &told.to);
     let address = told.from.address.or(told.to.address);
-    Ok(Explanation {
+    Explanation {
         api_version: API_VERSION.to_owned(),
         verdict,
         protocol: protocol_name(request.protocol),
         port: request.port,
         family: address.map(family_of),
-        notes: notes(world, request, &told, &source, &destination, &ingress),
+        notes: notes(world, request, told, &source, &destination, &ingress),
         source,
         destination,
         egress,
         ingress,
-    })
+    }
 }
 
 const fn severity(verdict: Verdict) -> u8 {

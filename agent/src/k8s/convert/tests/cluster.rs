@@ -1,22 +1,20 @@
-//! ClusterNetworkPolicies: manifests in, model out.
+//! ClusterNetworkPolicies as a whole: where they stand, on which pods they act, what becomes of broken ones.
 
-use vethwall_policy::model::{
-    ClusterNetworkPolicy, ClusterRule, Peer, Peers, PortMatch, Ports, RuleAction, Selector,
-};
+use vethwall_policy::model::{ClusterNetworkPolicy, ClusterRule, Peer, Peers, Ports, RuleAction, Selector};
 
 use super::*;
 
 const HEAD: &str = "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\n";
 
 /// The text of a policy for every pod.
-fn text(name: &str, rules: &str) -> String {
+pub(super) fn text(name: &str, rules: &str) -> String {
     format!(
         "{HEAD}metadata: {{name: {name}}}\nspec:\n  tier: Admin\n  priority: 7\n  subject: {{namespaces: {{}}}}\n{rules}"
     )
 }
 
 /// The only object of a text, and the codes and messages of its problems.
-fn only(text: &str) -> (ClusterNetworkPolicy, Vec<(&'static str, String)>) {
+pub(super) fn only(text: &str) -> (ClusterNetworkPolicy, Vec<(&'static str, String)>) {
     let (objects, problems) = read(text);
     let [Object::ClusterNetworkPolicy(policy)] = objects.as_slice() else {
         panic!("{text}: {objects:?} {problems:?}")
@@ -24,64 +22,18 @@ fn only(text: &str) -> (ClusterNetworkPolicy, Vec<(&'static str, String)>) {
     (policy.clone(), problems)
 }
 
-/// The only rule of a policy, and the codes of its problems.
-fn rule(direction: &str, rule: &str) -> (ClusterRule, Vec<&'static str>) {
-    let (policy, problems) = only(&text("p", &format!("  {direction}: [{rule}]\n")));
-    let rules = if direction == "ingress" {
-        assert_eq!(policy.egress, []);
-        policy.ingress
-    } else {
-        assert_eq!(policy.ingress, []);
-        policy.egress
-    };
-    let [rule] = rules.as_slice() else {
-        panic!("{rules:?}")
-    };
-    (rule.clone(), problems.into_iter().map(|(code, _)| code).collect())
-}
-
-/// The peers that an entry of `from` or `to` means in a rule with this action.
-fn peers(direction: &str, action: &str, entry: &str) -> (Vec<Peer>, Vec<&'static str>) {
-    let field = if direction == "ingress" { "from" } else { "to" };
-    let (rule, problems) = rule(direction, &format!("{{action: {action}, {field}: [{entry}]}}"));
-    assert_eq!(rule.ports, Ports::All);
-    match rule.peers {
-        Peers::Some(peers) => (peers, problems),
-        Peers::All => panic!("{entry}"),
-    }
-}
-
-/// The ports that an entry of `protocols` means.
-fn ports(action: &str, entry: &str) -> (Vec<PortMatch>, Vec<&'static str>) {
-    let (rule, problems) = rule(
-        "ingress",
-        &format!("{{action: {action}, from: [{{namespaces: {{}}}}], protocols: [{entry}]}}"),
-    );
-    match rule.ports {
-        Ports::Some(ports) => (ports, problems),
-        Ports::All => panic!("{entry}"),
-    }
-}
-
-fn everything() -> Selector {
+pub(super) fn everything() -> Selector {
     Selector::everything()
 }
 
-fn labelled(value: &str) -> Selector {
+pub(super) fn labelled(value: &str) -> Selector {
     Selector::labels([("l", value)])
 }
 
-fn pods(namespaces: Selector, pods: Selector) -> Peer {
+pub(super) fn pods(namespaces: Selector, pods: Selector) -> Peer {
     Peer::Pods {
         namespaces: Some(namespaces),
         pods,
-    }
-}
-
-fn block(cidr: &str) -> Peer {
-    Peer::Block {
-        cidr: net(cidr),
-        except: vec![],
     }
 }
 
@@ -158,292 +110,6 @@ fn the_subject_is_namespaces_or_pods_in_them() {
             "{subject}"
         );
     }
-}
-
-#[test]
-fn peers_are_what_their_field_says() {
-    let both = ["ingress", "egress"];
-    let cases: [(&[&str], &str, Vec<Peer>); 10] = [
-        (&both, "{namespaces: {}}", vec![pods(everything(), everything())]),
-        (
-            &both,
-            "{namespaces: {matchLabels: {l: n}}}",
-            vec![pods(labelled("n"), everything())],
-        ),
-        (
-            &both,
-            "{namespaces: {}, pods: null}",
-            vec![pods(everything(), everything())],
-        ),
-        (&both, "{pods: {}}", vec![pods(everything(), everything())]),
-        (
-            &both,
-            "{pods: {podSelector: {matchLabels: {l: p}}}}",
-            vec![pods(everything(), labelled("p"))],
-        ),
-        (
-            &both,
-            "{pods: {namespaceSelector: {matchLabels: {l: n}}, podSelector: {matchLabels: {l: p}}}}",
-            vec![pods(labelled("n"), labelled("p"))],
-        ),
-        (&["egress"], "{nodes: {}}", vec![Peer::Nodes(everything())]),
-        (
-            &["egress"],
-            "{nodes: {matchLabels: {l: n}}}",
-            vec![Peer::Nodes(labelled("n"))],
-        ),
-        (
-            &["egress"],
-            "{networks: [10.0.0.0/8, 'fd00::/8']}",
-            vec![block("10.0.0.0/8"), block("fd00::/8")],
-        ),
-        (
-            &["egress"],
-            "{networks: [010.1.2.3/8]}",
-            vec![block("10.0.0.0/8")],
-        ),
-    ];
-    for (directions, entry, expected) in cases {
-        for direction in directions {
-            for action in ["Accept", "Deny", "Pass"] {
-                assert_eq!(
-                    peers(direction, action, entry),
-                    (expected.clone(), vec![]),
-                    "{direction} {entry}"
-                );
-            }
-        }
-    }
-}
-
-// Covers: CNP 6
-#[test]
-fn peers_that_are_not_understood_fail_closed() {
-    let both = ["ingress", "egress"];
-    let cases: [(&[&str], &str, &str); 22] = [
-        (&both, "{}", "POL012"),
-        (&both, "{namespaces: null}", "POL012"),
-        (&both, "5", "POL012"),
-        (&both, "[]", "POL012"),
-        (&both, "{colour: {}}", "POL012"),
-        (&both, "{colour: null}", "POL012"),
-        (&both, "{namespaces: {}, colour: {}}", "POL012"),
-        (&both, "{namespaces: {}, colour: null}", "POL012"),
-        (&both, "{namespaces: {}, pods: {}}", "POL012"),
-        (&both, "{namespaces: {matchLabel: {a: b}}}", "POL012"),
-        (&both, "{namespaces: {matchLabels: {a: 1}}}", "POL012"),
-        (&both, "{namespaces: 5}", "POL012"),
-        (&both, "{pods: {podSelector: {}, serviceAccounts: {}}}", "POL012"),
-        (
-            &both,
-            "{pods: {podSelector: {matchExpressions: [{key: a, operator: Near}]}}}",
-            "POL006",
-        ),
-        (
-            &both,
-            "{namespaces: {matchExpressions: [{key: a, operator: In}]}}",
-            "POL006",
-        ),
-        (&both, "{domainNames: [example.org]}", "POL012"),
-        (&["ingress"], "{nodes: {}}", "POL012"),
-        (&["ingress"], "{networks: [10.0.0.0/8]}", "POL012"),
-        (&["egress"], "{networks: [10.0.0.0/8, 10.0.0.0/33]}", "POL002"),
-        (&["egress"], "{networks: []}", "POL012"),
-        (&["egress"], "{networks: 10.0.0.0/8}", "POL012"),
-        (
-            &["egress"],
-            "{nodes: {matchExpressions: [{key: a, operator: Exists, values: [b]}]}}",
-            "POL006",
-        ),
-    ];
-    for (directions, entry, code) in cases {
-        for direction in directions {
-            for (action, peer) in [
-                ("Accept", Peer::Nothing),
-                ("Deny", Peer::Everything),
-                ("Pass", Peer::Everything),
-            ] {
-                assert_eq!(
-                    peers(direction, action, entry),
-                    (vec![peer], vec![code]),
-                    "{direction} {action} {entry}"
-                );
-            }
-        }
-    }
-}
-
-// Covers: CNP 6
-#[test]
-fn an_entry_that_is_not_understood_leaves_its_neighbours_alone() {
-    let (peers, problems) = peers("ingress", "Accept", "{namespaces: {}}, {colour: {}}, {pods: {}}");
-    let all = || pods(everything(), everything());
-    assert_eq!(
-        (peers, problems),
-        (vec![all(), Peer::Nothing, all()], vec!["POL012"])
-    );
-    let (ports, problems) = ports("Deny", "{tcp: {}}, {quic: {}}");
-    assert_eq!(
-        (ports, problems),
-        (
-            vec![PortMatch::Protocol(protocol::TCP), PortMatch::Everything],
-            vec!["POL013"]
-        )
-    );
-}
-
-// Covers: CNP 6
-#[test]
-fn a_rule_without_peers_fails_closed() {
-    for (direction, field) in [("ingress", "from"), ("egress", "to")] {
-        for peers in [
-            String::new(),
-            format!(", {field}: []"),
-            format!(", {field}: null"),
-        ] {
-            for (action, expected) in [
-                ("Accept", Peers::Some(vec![Peer::Nothing])),
-                ("Deny", Peers::All),
-                ("Pass", Peers::All),
-            ] {
-                let (rule, problems) = rule(direction, &format!("{{action: {action}{peers}}}"));
-                assert_eq!(
-                    (rule.peers, problems),
-                    (expected, vec!["POL012"]),
-                    "{action} {peers}"
-                );
-            }
-        }
-    }
-}
-
-// Covers: CNP 7
-#[test]
-fn protocols_are_what_their_field_says() {
-    for protocols in ["", ", protocols: []", ", protocols: null"] {
-        let (rule, problems) = rule(
-            "egress",
-            &format!("{{action: Deny, to: [{{namespaces: {{}}}}]{protocols}}}"),
-        );
-        assert_eq!((rule.ports, problems), (Ports::All, vec![]), "{protocols}");
-    }
-    let range = |protocol, first, last| PortMatch::Range {
-        protocol,
-        first,
-        last,
-    };
-    let named = |name: &str| {
-        [protocol::TCP, protocol::UDP, protocol::SCTP].map(|protocol| PortMatch::Named {
-            protocol,
-            name: name.to_owned(),
-        })
-    };
-    let cases = [
-        ("{tcp: {}}", vec![PortMatch::Protocol(protocol::TCP)]),
-        (
-            "{udp: {destinationPort: null}}",
-            vec![PortMatch::Protocol(protocol::UDP)],
-        ),
-        (
-            "{sctp: {destinationPort: {number: 1}}}",
-            vec![range(protocol::SCTP, 1, 1)],
-        ),
-        (
-            "{tcp: {destinationPort: {number: 65535}}}",
-            vec![range(protocol::TCP, 65535, 65535)],
-        ),
-        (
-            "{udp: {destinationPort: {range: {start: 1, end: 65535}}}}",
-            vec![range(protocol::UDP, 1, 65535)],
-        ),
-        (
-            "{tcp: {destinationPort: {range: {start: 5, end: 5}}}}",
-            vec![range(protocol::TCP, 5, 5)],
-        ),
-        ("{destinationNamedPort: http}", named("http").to_vec()),
-        ("{destinationNamedPort: h, tcp: null}", named("h").to_vec()),
-        (
-            "{tcp: {}}, {udp: {}}",
-            vec![
-                PortMatch::Protocol(protocol::TCP),
-                PortMatch::Protocol(protocol::UDP),
-            ],
-        ),
-    ];
-    for (entry, expected) in cases {
-        for action in ["Accept", "Deny", "Pass"] {
-            assert_eq!(ports(action, entry), (expected.clone(), vec![]), "{entry}");
-        }
-    }
-}
-
-// Covers: CNP 6
-#[test]
-fn protocols_that_are_not_understood_fail_closed() {
-    let cases = [
-        ("{}", "POL013"),
-        ("{tcp: null}", "POL013"),
-        ("7", "POL013"),
-        ("{icmp: {}}", "POL013"),
-        ("{TCP: {}}", "POL013"),
-        ("{tcp: {}, icmp: {}}", "POL013"),
-        ("{tcp: {}, udp: {}}", "POL013"),
-        ("{tcp: {}, destinationNamedPort: ''}", "POL013"),
-        ("{tcp: {flags: [SYN]}}", "POL013"),
-        ("{tcp: {destinationPort: 80}}", "POL013"),
-        ("{tcp: {destinationPort: {number: '80'}}}", "POL013"),
-        ("{tcp: {destinationPort: {number: 80, set: [1]}}}", "POL013"),
-        ("{tcp: {destinationPort: {range: {start: 1}}}}", "POL013"),
-        ("{tcp: {destinationPort: {}}}", "POL003"),
-        ("{tcp: {destinationPort: {number: 0}}}", "POL003"),
-        ("{tcp: {destinationPort: {number: -1}}}", "POL003"),
-        ("{tcp: {destinationPort: {number: 65536}}}", "POL003"),
-        (
-            "{tcp: {destinationPort: {number: 1, range: {start: 1, end: 2}}}}",
-            "POL003",
-        ),
-        ("{tcp: {destinationPort: {range: {start: 2, end: 1}}}}", "POL003"),
-        ("{tcp: {destinationPort: {range: {start: 0, end: 1}}}}", "POL003"),
-        (
-            "{tcp: {destinationPort: {range: {start: 1, end: 65536}}}}",
-            "POL003",
-        ),
-        ("{destinationNamedPort: ''}", "POL003"),
-        ("{destinationNamedPort: '80'}", "POL003"),
-        ("{destinationNamedPort: 80}", "POL013"),
-    ];
-    for (entry, code) in cases {
-        for (action, port) in [
-            ("Accept", PortMatch::Nothing),
-            ("Deny", PortMatch::Everything),
-            ("Pass", PortMatch::Everything),
-        ] {
-            assert_eq!(ports(action, entry), (vec![port], vec![code]), "{action} {entry}");
-        }
-    }
-}
-
-#[test]
-fn an_unknown_action_denies() {
-    for action in ["accept", "''", "Allow", "null"] {
-        let (rule, problems) = rule(
-            "ingress",
-            &format!("{{action: {action}, from: [{{namespaces: {{}}}}]}}"),
-        );
-        assert_eq!(
-            (rule.action, problems),
-            (RuleAction::Deny, vec!["POL014"]),
-            "{action}"
-        );
-        assert_eq!(rule.peers, Peers::Some(vec![pods(everything(), everything())]));
-    }
-    let (rule, problems) = rule("ingress", "{action: Log, from: [{}]}");
-    assert_eq!(
-        rule.peers,
-        Peers::Some(vec![Peer::Everything]),
-        "it denies, so it closes by matching"
-    );
-    assert_eq!(problems, ["POL014", "POL012"]);
 }
 
 #[test]
@@ -582,4 +248,130 @@ fn a_policy_that_was_never_understood_closes_its_subject() {
         };
         assert!(problems[0].1.contains(expected), "{text}: {}", problems[0].1);
     }
+}
+
+// Covers: CNP 3
+#[test]
+fn equal_priorities_of_a_tier_are_told() {
+    let text = |name: &str, tier: &str, priority: u16| {
+        format!(
+            "{HEAD}metadata: {{name: {name}}}\nspec: {{tier: {tier}, priority: {priority}, subject: {{namespaces: {{}}}}}}\n---\n"
+        )
+    };
+    let (objects, problems) = read(
+        &[
+            text("c", "Admin", 5),
+            text("a", "Admin", 5),
+            text("b", "Admin", 5),
+            text("d", "Baseline", 5),
+            text("e", "Admin", 6),
+        ]
+        .concat(),
+    );
+    assert_eq!(objects.len(), 5);
+    let told = |others: &str| {
+        (
+            code::PRIORITY,
+            format!(
+                "spec.priority: 5 in the Admin tier is taken by {others} too; they are asked in the order of their names"
+            ),
+        )
+    };
+    assert_eq!(problems, [told("a"), told("a, b")]);
+}
+
+// Covers: CNP 2
+#[test]
+fn a_policy_says_nothing_of_a_direction_without_rules() {
+    for rules in ["", "  ingress: []\n  egress: null\n", "  egress: []\n"] {
+        let (policy, problems) = only(&text("p", rules));
+        assert_eq!(
+            (policy.ingress, policy.egress, problems),
+            (vec![], vec![], vec![]),
+            "{rules}"
+        );
+    }
+}
+
+#[test]
+fn only_its_own_annotation_sets_the_mode() {
+    let namespace = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: default, annotations: {vethwall.io/mode: audit}}\n";
+    let cases = [
+        ("", Mode::Enforce, 0),
+        (", annotations: {vethwall.io/mode: audit}", Mode::Audit, 0),
+        (", annotations: {vethwall.io/mode: Audit}", Mode::Enforce, 1),
+    ];
+    for (annotations, mode, count) in cases {
+        for (spec, broken) in [
+            ("{tier: Admin, priority: 1, subject: {namespaces: {}}}", 0),
+            ("5", 1),
+        ] {
+            let text = format!("{HEAD}metadata: {{name: p{annotations}}}\nspec: {spec}\n{namespace}");
+            let (objects, problems) = read(&text);
+            let modes = objects.iter().filter_map(|object| match object {
+                Object::ClusterNetworkPolicy(policy) => Some(policy.mode),
+                Object::Namespace(_) | Object::Pod(_) | Object::Node(_) | Object::NetworkPolicy(_) => None,
+            });
+            assert_eq!(modes.collect::<Vec<_>>(), [mode], "{text}");
+            assert_eq!(problems.len(), count + broken, "{problems:?}");
+        }
+    }
+}
+
+#[test]
+fn lists_hold_them_and_their_status_is_not_looked_at() {
+    let item = "{metadata: {name: p}, spec: {tier: Admin, priority: 1, subject: {namespaces: {}}}, status: {conditions: [{type: A}]}}";
+    let list = "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicyList\nitems:\n- ";
+    let (policy, problems) = only(&format!("{list}{item}\n"));
+    assert_eq!((policy.name.as_str(), problems), ("p", vec![]));
+}
+
+// Covers: SEMANTICS 18
+#[test]
+fn one_that_no_manifest_brought_is_closed_too() {
+    // The API server may hold what an older definition of the kind let in.
+    let texts = [(PathBuf::from("f.yaml"), text("p", "").into_bytes())].into();
+    let mut view = Store::default().update(&load_texts(&texts));
+    let Manifest::ClusterNetworkPolicy(mut object) = Manifest::clone(&view.objects[0].object) else {
+        panic!("{view:?}")
+    };
+    let spec = object.spec.as_mut().unwrap();
+    spec.priority = Some(1001);
+    view.objects[0].object = std::sync::Arc::new(Manifest::ClusterNetworkPolicy(object));
+    let converted = convert(&view);
+    let [Object::ClusterNetworkPolicy(policy)] = converted.objects.as_slice() else {
+        panic!("{converted:?}")
+    };
+    assert!(closed(policy));
+    let problem = &converted.problems[0];
+    assert_eq!(
+        problem.policy.as_ref().map(ToString::to_string).as_deref(),
+        Some("p")
+    );
+    assert_eq!(
+        (problem.code, problem.message.as_str()),
+        (
+            code::ISOLATES,
+            "spec.priority: expected 0 to 1000, found 1001: the pods it selects may neither send nor receive"
+        )
+    );
+}
+
+#[test]
+fn written_again_it_reads_the_same() {
+    let text = text(
+        "p",
+        "  egress:\n  - {name: n, action: Deny, to: [{networks: [010.0.0.0/8]}, {colour: {a: 1}}], protocols: [{tcp: {}}]}\n",
+    );
+    let load = |text: &str| {
+        let texts = [(PathBuf::from("f.yaml"), text.as_bytes().to_vec())].into();
+        let loaded = load_texts(&texts);
+        assert_eq!(loaded.files[0].errors, []);
+        Manifest::clone(&loaded.files[0].documents[0].object)
+    };
+    let object = load(&text);
+    let Manifest::ClusterNetworkPolicy(policy) = &object else {
+        panic!("{object:?}")
+    };
+    assert_eq!(load(&serde_json::to_string(policy).unwrap()), object);
 }
