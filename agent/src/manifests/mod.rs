@@ -15,6 +15,8 @@
 mod decode;
 mod digest;
 mod fields;
+#[cfg(test)]
+mod replay;
 mod store;
 pub(crate) mod tree;
 

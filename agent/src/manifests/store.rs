@@ -207,6 +207,7 @@ mod tests {
 
     const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: pod}\n";
 
+    // Covers: SEMANTICS 18
     #[test]
     fn a_broken_object_keeps_its_last_good_version_and_its_neighbours_move_on() {
         let mut store = Store::default();
@@ -222,6 +223,33 @@ mod tests {
         let repaired = update(&mut store, &[("f.yaml", &policy("a", "{}"))]);
         assert_eq!(names(&repaired), ["a"]);
         assert_ne!(repaired.objects[0].object, before.objects[0].object);
+    }
+
+    // Covers: SEMANTICS 18
+    #[test]
+    fn a_cluster_policy_keeps_its_last_good_version_and_closes_its_subject_without_one() {
+        let text = |spec: &str| {
+            format!(
+                "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {{name: a}}\nspec: {spec}\n"
+            )
+        };
+        let good = text("{tier: Admin, priority: 1, subject: {namespaces: {}}}");
+        let mut store = Store::default();
+        let before = update(&mut store, &[("f.yaml", &good)]);
+        for broken in [
+            text("{tier: Admin, priority: 1001, subject: {namespaces: {}}}"),
+            text("{tier: Admin, priority: 1, subject: {namespaces: {}}, ingresss: []}"),
+            text("5"),
+            text("["),
+        ] {
+            let after = update(&mut store, &[("f.yaml", &broken)]);
+            assert_eq!(after.objects[0].object, before.objects[0].object, "{broken}");
+            assert_eq!((after.isolations.len(), after.problems.len()), (0, 1), "{broken}");
+            let fresh = update(&mut Store::default(), &[("f.yaml", &broken)]);
+            assert_eq!((fresh.objects.len(), fresh.isolations.len()), (0, 1), "{broken}");
+            assert_eq!(fresh.isolations[0].name, "a");
+        }
+        assert_eq!(update(&mut store, &[]), View::default(), "deleted");
     }
 
     #[test]

@@ -51,6 +51,7 @@ pub(super) fn describe(error: &serde_saphyr::Error) -> String {
         }
         E::Unexpected { expected, .. } => format!("expected {}", readable(expected)),
         E::NullIntoString { .. } => "expected a string, found nothing".to_owned(),
+        E::NonFiniteFloat { value, .. } => format!("expected a number, found {value}"),
         E::InvalidBooleanStrict { .. } => "expected true or false".to_owned(),
         other => serde_saphyr::DefaultMessageFormatter
             .format_message(other)

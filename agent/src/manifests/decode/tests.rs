@@ -1,5 +1,7 @@
 //! Texts in, objects and mistakes with their places out.
 
+mod cluster;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::*;
@@ -194,6 +196,7 @@ fn kinds_and_versions_that_were_meant_are_told() {
     assert!(file.broken[0].isolates.is_some());
 }
 
+// Covers: SEMANTICS 18
 #[test]
 fn a_broken_policy_isolates_what_it_selects() {
     let selector = |value: &str| LabelSelector {
@@ -211,6 +214,7 @@ fn a_broken_policy_isolates_what_it_selects() {
     assert_eq!(isolates(&no_kind), ("b".to_owned(), Some(selector("x"))));
 }
 
+// Covers: SEMANTICS 18
 #[test]
 fn a_selector_that_can_not_be_read_in_full_isolates_the_namespace() {
     for spec in [
@@ -269,6 +273,9 @@ fn no_text_is_too_odd_to_read() {
         format!("{HEAD}spec:\n  podSelector: {{matchLabels: {{app: é}}}}\n  ingress:\n  - from: [{{podSelector: {{}}}}]\n---\n{HEAD}"),
         "apiVersion: v1\nkind: List\nitems:\n- &a {apiVersion: v1, kind: Namespace, metadata: {name: x}}\n- *a\n- b: |\n   ---\n".to_owned(),
         "{\"apiVersion\":\"v1\",\"kind\":\"PodList\",\"items\":[{\"metadata\":{\"name\":\"p\"}}, 5, null]}".to_owned(),
+        "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: é}\nspec:\n  tier: Admin\n  priority: 1\n  \
+         subject: {pods: {podSelector: {}}}\n  egress:\n  - {action: Deny, to: [{networks: [::/0]}], protocols: [{tcp: {}}]}\n"
+            .to_owned(),
     ];
     let pieces = [
         "{", "}", "[", "]", ":", "-", "\n", "---\n", "...\n", "  ", "\t", "&a ", "*a", "!!x ", "\"", "'",

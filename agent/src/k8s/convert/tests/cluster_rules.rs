@@ -342,7 +342,7 @@ fn an_unknown_action_denies() {
 
 #[test]
 fn problems_name_the_field_and_what_it_means() {
-    let rules = "  ingress:\n  - {action: Accept, from: [{namespace: {}}]}\n  - {action: Deny, from: [{pods: {podSelecter: {}}}], protocols: [{tpc: {}}]}\n\
+    let rules = "  ingress:\n  - {action: Accept, from: [{namespace: {}}]}\n  - {action: Deny, from: [{pods: {podSelectors: {}}}], protocols: [{tpc: {}}]}\n\
                  \x20 egress:\n  - {action: Pass, to: [{domainNames: [a.b]}, {networks: [10/8]}]}\n  - {action: Accept, to: [{}], protocols: [{tcp: {destinationPort: {number: 0}}}]}\n\
                  \x20 - {action: deny, to: [{nodes: {}, pods: {}}]}\n";
     let (_, problems) = only(&text("p", rules));
@@ -351,7 +351,7 @@ fn problems_name_the_field_and_what_it_means() {
         messages,
         [
             "spec.ingress[0].from[0]: unknown field namespace (did you mean namespaces?); nobody is accepted by it",
-            "spec.ingress[1].from[0].pods: unknown field podSelecter; the rule denies every peer",
+            "spec.ingress[1].from[0].pods: unknown field podSelectors; the rule denies every peer",
             "spec.ingress[1].protocols[0]: unknown field tpc (did you mean tcp?); the rule denies every protocol and port",
             "spec.egress[0].to[0].domainNames: domain names are not supported; the rule passes every peer",
             "spec.egress[0].to[1].networks[0]: expected a network such as 10.0.0.0/8, found \"10/8\"; the rule passes every peer",
