@@ -125,7 +125,7 @@ fn number(at: &str, name: &str) -> u8 {
 }
 
 /// Reads a table; see the top of this file.
-fn table(at: &str, text: &str, pods: &[String]) -> Vec<Question> {
+pub(super) fn table(at: &str, text: &str, pods: &[String]) -> Vec<Question> {
     let mut lines = text.lines().filter_map(|line| line.split_once('|'));
     let (asked, head) = lines.next().unwrap_or_else(|| panic!("{at}: an empty table"));
     let (protocol, port) = asked

@@ -40,15 +40,26 @@ impl Cluster {
         for text in manifests.split("\n---\n").filter(|text| !text.trim().is_empty()) {
             // Namespace y is no boolean.
             let options = serde_saphyr::options! { strict_booleans: true };
-            let value: Value = serde_saphyr::from_str_with_options(text, options)
-                .unwrap_or_else(|e| panic!("{at}: {e}\n{text}"));
-            let said = |key: &str| value["metadata"][key].as_str().map(str::to_owned);
-            let kind = value["kind"].as_str().expect("a kind");
-            let name = said("name").expect("a name");
-            let path = said("namespace").map_or(name.clone(), |namespace| format!("{namespace}/{name}"));
-            self.objects
-                .insert(format!("{kind} {path}"), (format!("{text}\n"), value));
+            let value = serde_saphyr::from_str_with_options(text, options);
+            let value = value.unwrap_or_else(|e| panic!("{at}: {e}\n{text}"));
+            self.insert(at, format!("{text}\n"), value);
         }
+    }
+
+    /// An object that is made or changed.
+    pub(super) fn put(&mut self, at: &str, value: Value) {
+        self.insert(at, value.to_string(), value);
+    }
+
+    fn insert(&mut self, at: &str, text: String, value: Value) {
+        let said = |value: &Value| value.as_str().map(str::to_owned);
+        let metadata = &value["metadata"];
+        let (Some(kind), Some(name)) = (said(&value["kind"]), said(&metadata["name"])) else {
+            panic!("{at}: an object without a kind or name:\n{text}");
+        };
+        let path =
+            said(&metadata["namespace"]).map_or(name.clone(), |namespace| format!("{namespace}/{name}"));
+        self.objects.insert(format!("{kind} {path}"), (text, value));
     }
 
     /// What policy makes of the objects, and nothing is wrong with them but what has one of these codes.
@@ -170,7 +181,7 @@ impl Stage {
     }
 
     /// What the oracle says.
-    fn foretold(&self, question: &Question) -> bool {
+    pub(super) fn foretold(&self, question: &Question) -> bool {
         let (source, destination) = self.addresses(&question.from, &question.to);
         let (protocol, port) = (question.protocol, question.port);
         self.oracle.allowed(&oracle::Packet {

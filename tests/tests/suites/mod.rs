@@ -12,8 +12,11 @@
 //! - `netpol`: the cases of Kubernetes' own end-to-end tests of NetworkPolicy, over all nine pods.
 //! - `cnp`: the cases of the network policy API's conformance tests of ClusterNetworkPolicy.
 //! - `gaps`: what neither of them tries.
+//! - `generated`: what cyclonus combines, made by [`dimensions`] and judged by the oracle, and some of it by hand.
 
 mod case;
+mod dimensions;
+mod generated;
 mod judge;
 
 use std::{
