@@ -43,6 +43,8 @@ pub struct Pod {
     pub labels: Labels,
     /// The node it is bound to.
     pub node: Option<String>,
+    /// `status.hostIPs`: addresses of that node, whether or not it has an object.
+    pub host_addresses: Vec<IpAddr>,
     /// `status.podIPs`.
     pub addresses: Vec<IpAddr>,
     /// Shares the node's network: never selected by policy (SEMANTICS 21, 35).

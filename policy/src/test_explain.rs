@@ -368,3 +368,33 @@ fn nodes_that_are_not_selected_are_told_why() {
         Some("no peer matches: nodes {}: no node lists the address 8.8.8.8")
     );
 }
+
+// Covers: SEMANTICS 39
+#[test]
+fn a_node_without_an_object_is_known_by_the_addresses_that_its_pods_name() {
+    let host = |address: &str| vec![ip(address)];
+    let mut world = World::new("").complete();
+    let web = Pod {
+        host_addresses: host("192.168.9.1"),
+        ..pod("x/web", "10.0.0.1", &[])
+    };
+    let agent = |name: &str, address: &str| Pod {
+        host_network: true,
+        host_addresses: host(address),
+        ..pod(name, address, &[])
+    };
+    for object in [
+        Object::Pod(web),
+        Object::Pod(agent("x/here", "192.168.9.1")),
+        Object::Pod(agent("x/there", "192.168.9.2")),
+        Object::NetworkPolicy(NetworkPolicy {
+            ingress: Some(vec![]),
+            ..policy("x/closed", &[])
+        }),
+    ] {
+        world.apply(object);
+    }
+    let enters = |from: &str| explain(&world, &target(from), &target("x/web"), TCP, Some(80)).allowed;
+    assert!(enters("x/here") && enters("192.168.9.1"));
+    assert!(!enters("x/there") && !enters("192.168.9.2") && !enters("10.0.0.7"));
+}

@@ -215,6 +215,7 @@ fn pod() -> impl Strategy<Value = Pod> {
             name,
             uid: String::new(),
             config_hash: None,
+            host_addresses: Vec::new(),
             labels,
             node: None,
             addresses: addresses.into_iter().map(ip).collect(),

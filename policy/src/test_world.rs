@@ -51,6 +51,7 @@ pub(crate) fn pod(path: &str, address: &str, pairs: &[(&str, &str)]) -> Pod {
         name: name.to_owned(),
         uid: format!("uid-{name}"),
         config_hash: None,
+        host_addresses: Vec::new(),
         labels: labels(pairs),
         node: None,
         addresses: if address.is_empty() {

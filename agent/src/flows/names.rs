@@ -231,6 +231,7 @@ mod tests {
             name: name.to_owned(),
             uid: String::new(),
             config_hash: None,
+            host_addresses: Vec::new(),
             labels: Labels::new(),
             node: None,
             addresses: vec![address.parse().unwrap()],

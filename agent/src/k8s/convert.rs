@@ -292,12 +292,13 @@ fn pod(object: &core::Pod) -> Pod {
     let config_hash = annotations.and_then(|annotations| annotations.get(CONFIG_HASH));
     let spec = object.spec.clone().unwrap_or_default();
     let status = object.status.clone().unwrap_or_default();
-    let listed = status.pod_ips.into_iter().flatten().map(|entry| entry.ip);
-    let mut addresses: Vec<IpAddr> = Vec::new();
-    for address in listed.chain(status.pod_ip).filter_map(|text| parse_ip(&text)) {
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
+    let host_network = spec.host_network.unwrap_or(false);
+    let own = status.pod_ips.into_iter().flatten().map(|entry| entry.ip);
+    let mut addresses = parse_all(own.chain(status.pod_ip));
+    let node = status.host_ips.into_iter().flatten().map(|entry| entry.ip);
+    let host_addresses = parse_all(node.chain(status.host_ip));
+    if host_network && addresses.is_empty() {
+        addresses.clone_from(&host_addresses);
     }
     // Sidecars: init containers that stay (SEMANTICS 27).
     let sidecars = spec
@@ -317,11 +318,23 @@ fn pod(object: &core::Pod) -> Pod {
         config_hash: config_hash.cloned(),
         labels: labels(&object.metadata),
         node: spec.node_name,
+        host_addresses,
         addresses,
-        host_network: spec.host_network.unwrap_or(false),
+        host_network,
         finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
         ports: ports.filter_map(|port| container_port(&port)).collect(),
     }
+}
+
+/// Each address once, in the order of the text. What is no address is none.
+fn parse_all(texts: impl Iterator<Item = String>) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    for address in texts.filter_map(|text| parse_ip(&text)) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    addresses
 }
 
 fn container_port(port: &core::ContainerPort) -> Option<ContainerPort> {

@@ -253,6 +253,7 @@ mod tests {
             name: name.into(),
             uid: format!("uid-{name}"),
             config_hash: None,
+            host_addresses: Vec::new(),
             labels: BTreeMap::new(),
             node: Some("n".into()),
             addresses: vec![address.parse().unwrap()],

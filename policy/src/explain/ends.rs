@@ -116,14 +116,23 @@ fn find<'w>(world: &'w World, target: &Target, address: Option<IpAddr>) -> Found
     }
 }
 
-/// The node that a pod runs on.
-pub(super) fn home(world: &World, pod: &Pod) -> Option<String> {
+/// Whether the peer is the node that a pod runs on, or shares its network.
+pub(super) fn is_own_node(world: &World, pod: &Pod, peer: &Found<'_>) -> bool {
     let local = world
         .endpoints()
         .any(|endpoint| world.pod_of(endpoint) == Some(pod));
-    if local {
-        Some(world.node().to_owned())
+    let home = if local {
+        Some(world.node())
     } else {
-        pod.node.clone()
+        pod.node.as_deref()
+    };
+    let of_host = |address: &IpAddr| {
+        let mut host = pod.host_addresses.iter().map(IpAddr::to_canonical);
+        host.any(|own| own == address.to_canonical())
+    };
+    let named = peer.node.is_some() && peer.node.as_deref() == home;
+    match peer.pod {
+        Some(other) => other.host_network && (named || other.host_addresses.iter().any(of_host)),
+        None => named || peer.address.as_ref().is_some_and(of_host),
     }
 }

@@ -6,7 +6,7 @@ use vethwall_common::{Direction, protocol, verdict::allow};
 
 use super::{
     Decision, EntryAnswer, PolicyAnswer, RuleAnswer, Side, SideReason,
-    ends::{Found, home},
+    ends::{Found, is_own_node},
     sentences,
 };
 use crate::{
@@ -49,7 +49,7 @@ pub(super) fn side(
         selected: !acting.is_empty(),
         ..plain(true, SideReason::NotIsolated)
     };
-    let own_node = || direction == Direction::Ingress && peer.node.is_some() && peer.node == home(world, pod);
+    let own_node = || direction == Direction::Ingress && is_own_node(world, pod, peer);
     let unasked = if subject.is(peer) {
         Some(SideReason::SelfTraffic)
     } else if own_node() {

@@ -261,6 +261,7 @@ fn world(policies: usize) -> World {
             name: name.to_owned(),
             uid: name.to_owned(),
             config_hash: None,
+            host_addresses: Vec::new(),
             labels,
             node: Some(node.to_owned()),
             addresses,
