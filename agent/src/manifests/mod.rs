@@ -312,6 +312,8 @@ fn prune(object: &mut Manifest) {
                     phase: status.phase.take(),
                     pod_ip: status.pod_ip.take(),
                     pod_ips: status.pod_ips.take(),
+                    host_ip: status.host_ip.take(),
+                    host_ips: status.host_ips.take(),
                     ..PodStatus::default()
                 };
             }
