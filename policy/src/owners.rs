@@ -87,21 +87,12 @@ impl<'w> Addresses<'w> {
     /// from pods that are not known.
     pub(crate) fn entries(&self, matched: &Matched) -> BTreeMap<IpAddr, Owner> {
         let mut entries = BTreeMap::new();
-        if self.strangers != Strangers::Ignored {
-            for pod in self.world.pods() {
-                for address in crate::world::addresses(pod) {
-                    entries.insert(address, self.owner(address));
-                }
-            }
-        }
-        for (address, answers) in matched.addresses() {
-            if entries.contains_key(&address) {
-                continue;
-            }
+        let nothing = Answers::new();
+        let of_remote = |address: IpAddr, answers: &Answers| {
             let alone = self.world.pods_with(address).len() == 1
                 && !self.local.contains_key(&address)
                 && !self.is_node(address);
-            let owner = if alone {
+            if alone {
                 Owner {
                     flags: AddressEntry::POD,
                     ifindex: 0,
@@ -109,8 +100,19 @@ impl<'w> Addresses<'w> {
                 }
             } else {
                 self.owner(address)
-            };
-            entries.insert(address, owner);
+            }
+        };
+        for (address, answers) in matched.addresses() {
+            entries
+                .entry(address)
+                .or_insert_with(|| of_remote(address, answers));
+        }
+        if self.strangers != Strangers::Ignored {
+            for address in self.world.pod_addresses() {
+                entries
+                    .entry(address)
+                    .or_insert_with(|| of_remote(address, &nothing));
+            }
         }
         let nodes = self
             .nodes

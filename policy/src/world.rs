@@ -305,6 +305,11 @@ impl World {
             .map_or(&[], Vec::as_slice)
     }
 
+    /// The addresses that pods which can be peers have.
+    pub(crate) fn pod_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.claimants.keys().copied()
+    }
+
     /// All nodes.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values()
