@@ -39,6 +39,8 @@ mod test_compile;
 #[cfg(test)]
 mod test_explain;
 #[cfg(test)]
+mod test_fix;
+#[cfg(test)]
 mod test_judge;
 #[cfg(test)]
 mod test_limits;

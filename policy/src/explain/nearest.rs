@@ -26,15 +26,22 @@ use crate::{
 /// So many changes are tried.
 const TRIES: usize = 24;
 
-/// One change, or several of which each is enough.
+/// So many rules that deny are gone through.
+const STEPS: usize = 8;
+
+/// What to do, one step after the other; of the changes of one step each is enough.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fix(pub Vec<Change>);
+pub struct Fix(pub Vec<Vec<Change>>);
 
 impl fmt::Display for Fix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, change) in self.0.iter().enumerate() {
-            let or = if i == 0 { "" } else { ", or " };
-            write!(f, "{or}{change}")?;
+        for (i, step) in self.0.iter().enumerate() {
+            let then = if i == 0 { "" } else { "; then " };
+            f.write_str(then)?;
+            for (i, change) in step.iter().enumerate() {
+                let or = if i == 0 { "" } else { ", or " };
+                write!(f, "{or}{change}")?;
+            }
         }
         Ok(())
     }
@@ -48,10 +55,29 @@ pub fn nearest(
     told: &Explanation,
     direction: Direction,
 ) -> Option<Fix> {
-    let side = told.side(direction);
-    if side.allowed {
-        return None;
+    let mut steps = Vec::new();
+    let (mut now, mut said) = (world.clone(), told.clone());
+    while !said.side(direction).allowed && steps.len() < STEPS {
+        let step = step(&now, connection, &said, direction)?;
+        if let [change @ Change::RemoveRule { .. }] = &step[..] {
+            change.apply(&mut now);
+            said = connection.explain(&now);
+            steps.push(step);
+        } else {
+            steps.push(step);
+            return Some(Fix(steps));
+        }
     }
+    (said.side(direction).allowed && !steps.is_empty()).then_some(Fix(steps))
+}
+
+/// Changes of which each is enough, or a rule without which it goes on.
+fn step(
+    world: &World,
+    connection: &Connection,
+    told: &Explanation,
+    direction: Direction,
+) -> Option<Vec<Change>> {
     let (src, dst) = ends::ends(world, &connection.src, &connection.dst, connection.family);
     let (subject, peer) = match direction {
         Direction::Egress => (&src, &dst),
@@ -60,7 +86,7 @@ pub fn nearest(
     let search = Search {
         world,
         connection,
-        side,
+        side: told.side(direction),
         direction,
         subject: subject.pod?,
         peer,
@@ -73,10 +99,10 @@ pub fn nearest(
         };
         let good: Vec<Change> = alternatives.into_iter().filter(helps).collect();
         if !good.is_empty() {
-            return Some(Fix(good));
+            return Some(good);
         }
     }
-    None
+    search.denying().map(|rule| vec![Change::RemoveRule { rule }])
 }
 
 fn helps(
@@ -305,13 +331,8 @@ impl Search<'_> {
 
     /// What a ClusterNetworkPolicy needs that denies.
     fn accept(&self) -> Vec<Vec<Change>> {
-        let Some(by) = &self.side.decided_by else {
+        let Some(at) = self.denying() else {
             return Vec::new();
-        };
-        let at = RuleRef {
-            policy: by.policy.clone(),
-            direction: self.direction,
-            rule: by.rule,
         };
         let pods = self.peer.pod.filter(|pod| is_peer(pod)).map(|pod| Peer::Pods {
             namespaces: Some(only(&pod.namespace)),
@@ -328,13 +349,18 @@ impl Search<'_> {
                 ports: self.ports(),
             },
         };
-        let mut all: Vec<Vec<Change>> = pods
-            .into_iter()
-            .chain(block)
-            .map(|peer| vec![accept(peer)])
-            .collect();
-        all.push(vec![Change::RemoveRule { rule: at }]);
-        all
+        let peers = pods.into_iter().chain(block);
+        peers.map(|peer| vec![accept(peer)]).collect()
+    }
+
+    /// The rule of a ClusterNetworkPolicy that denies.
+    fn denying(&self) -> Option<RuleRef> {
+        let by = self.side.decided_by.as_ref()?;
+        (self.side.reason == SideReason::Denied).then(|| RuleRef {
+            policy: by.policy.clone(),
+            direction: self.direction,
+            rule: by.rule,
+        })
     }
 }
 

@@ -289,10 +289,12 @@ fn conflicts() -> Vec<Case> {
     ];
     let spec = |pod: &str, side: Side, peers: &Value| {
         let mut spec = json!({"podSelector": label("pod", pod), "policyTypes": [side.kind]});
-        spec[side.rules] = match peers {
-            Value::Null => json!([{}]),
-            peers if *peers == json!([]) => json!([]),
-            peers => json!([{side.peers: peers}]),
+        spec[side.rules] = if peers.is_null() {
+            json!([{}])
+        } else if *peers == json!([]) {
+            json!([])
+        } else {
+            json!([{side.peers: peers}])
         };
         spec
     };

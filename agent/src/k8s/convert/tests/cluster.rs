@@ -6,6 +6,9 @@ use super::*;
 
 const HEAD: &str = "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\n";
 
+/// Selects what [`labelled`] with `n` selects.
+const SELECTOR: &str = "{matchLabels: {l: n}}";
+
 /// The text of a policy for every pod.
 pub(super) fn text(name: &str, rules: &str) -> String {
     format!(
@@ -221,6 +224,23 @@ fn a_policy_that_was_never_understood_closes_its_subject() {
         ),
         (
             "{tier: Admin, priority: 1, subject: {namespaces: {matchLabels: {l: n}}, users: {}}}".to_owned(),
+            everything(),
+            everything(),
+        ),
+        (
+            format!("{{tier: Admin, priority: 1, subject: {{users: {{}}, namespaces: {SELECTOR}}}}}"),
+            everything(),
+            everything(),
+        ),
+        (
+            format!("{{tier: Admin, priority: 1, subject: {{pods: {{}}, namespaces: {SELECTOR}}}}}"),
+            everything(),
+            everything(),
+        ),
+        (
+            format!(
+                "{{tier: Admin, priority: 1, subject: {{pods: {{users: {{}}, namespaceSelector: {SELECTOR}}}}}}}"
+            ),
             everything(),
             everything(),
         ),

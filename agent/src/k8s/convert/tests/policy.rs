@@ -382,7 +382,7 @@ fn blocks_keep_their_family_and_lose_their_host_bits() {
         cidr: net(cidr),
         except: except.iter().map(|text| net(text)).collect(),
     };
-    let cases: [(&str, Peer, &[&str]); 6] = [
+    let cases: [(&str, Peer, &[&str]); 7] = [
         (
             "{ipBlock: {cidr: 010.1.2.3/8, except: [10.001.2.3/16]}}",
             block("10.0.0.0/8", &["10.1.0.0/16"]),
@@ -402,6 +402,12 @@ fn blocks_keep_their_family_and_lose_their_host_bits() {
             "{ipBlock: {cidr: 0.0.0.0/0, except: ['::/0']}}",
             block("0.0.0.0/0", &["::/0"]),
             &["POL008"],
+        ),
+        // A hole may be all of it.
+        (
+            "{ipBlock: {cidr: 10.1.0.0/16, except: [10.0.0.0/8]}}",
+            block("10.1.0.0/16", &["10.0.0.0/8"]),
+            &[],
         ),
         (
             "{ipBlock: {cidr: 10.0.0.0/8, except: []}}",
