@@ -397,4 +397,31 @@ fn a_node_without_an_object_is_known_by_the_addresses_that_its_pods_name() {
     let enters = |from: &str| explain(&world, &target(from), &target("x/web"), TCP, Some(80)).allowed;
     assert!(enters("x/here") && enters("192.168.9.1"));
     assert!(!enters("x/there") && !enters("192.168.9.2") && !enters("10.0.0.7"));
+
+    // By the node's name too, where no status names its addresses.
+    let bound = |pod: Pod| Pod {
+        node: Some("here".to_owned()),
+        host_addresses: vec![],
+        ..pod
+    };
+    let mut world = World::new("").complete();
+    for object in [
+        Object::Pod(bound(pod("x/web", "10.0.0.1", &[]))),
+        Object::Pod(bound(Pod {
+            host_network: true,
+            ..pod("x/here", "192.168.9.1", &[])
+        })),
+        Object::NetworkPolicy(NetworkPolicy {
+            ingress: Some(vec![]),
+            ..policy("x/closed", &[])
+        }),
+    ] {
+        world.apply(object);
+    }
+    let enters =
+        |world: &World, from: &str| explain(world, &target(from), &target("x/web"), TCP, Some(80)).allowed;
+    assert!(enters(&world, "192.168.9.1") && !enters(&world, "192.168.9.2"));
+    let here = Object::Pod(pod("x/here", "", &[])).key();
+    world.delete(&here);
+    assert!(!enters(&world, "192.168.9.1"), "nobody says so any more");
 }

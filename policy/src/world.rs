@@ -36,6 +36,8 @@ pub struct World {
     node_addresses: BTreeSet<IpAddr>,
     /// Pods that can be peers, by address.
     claimants: BTreeMap<IpAddr, Vec<Arc<Pod>>>,
+    /// Nodes by the addresses that pods name as their node's, and by how many pods.
+    hosts: BTreeMap<IpAddr, BTreeMap<String, usize>>,
 }
 
 /// One namespace, with or without an object of its own.
@@ -128,6 +130,7 @@ impl World {
             pod_network: BTreeSet::new(),
             node_addresses: BTreeSet::new(),
             claimants: BTreeMap::new(),
+            hosts: BTreeMap::new(),
         }
     }
 
@@ -211,6 +214,7 @@ impl World {
     pub fn replace(&mut self, objects: impl IntoIterator<Item = Object>) {
         let before = std::mem::take(&mut self.spaces);
         self.claimants.clear();
+        self.hosts.clear();
         self.nodes.clear();
         self.cluster_policies.clear();
         self.cluster_stamp = Stamp::next();
@@ -361,6 +365,21 @@ impl World {
         listed.chain(self.node_addresses.iter().copied()).collect()
     }
 
+    /// The node that has an address: this one, one whose object lists it, or else one whose pods name it as theirs.
+    pub fn node_of(&self, address: IpAddr) -> Option<&str> {
+        let address = address.to_canonical();
+        if self.own_addresses().contains(&address) {
+            return Some(&self.node);
+        }
+        let lists = |node: &&Node| node.addresses.iter().any(|own| own.to_canonical() == address);
+        let named = || self.hosts.get(&address)?.keys().next().map(String::as_str);
+        self.nodes
+            .values()
+            .find(lists)
+            .map(|node| node.name.as_str())
+            .or_else(named)
+    }
+
     /// Every network in which pods have addresses.
     pub fn pod_networks(&self) -> BTreeSet<IpNet> {
         let nodes = self
@@ -400,6 +419,10 @@ impl World {
     }
 
     fn claim(&mut self, pod: &Arc<Pod>) {
+        for (address, node) in host_addresses(pod) {
+            let names = self.hosts.entry(address).or_default();
+            *names.entry(node.to_owned()).or_default() += 1;
+        }
         for address in addresses(pod) {
             self.claimants.entry(address).or_default().push(Arc::clone(pod));
             if let Some(all) = self.claimants.get_mut(&address) {
@@ -409,6 +432,17 @@ impl World {
     }
 
     fn disclaim(&mut self, pod: &Arc<Pod>) {
+        for (address, node) in host_addresses(pod) {
+            if let Some(names) = self.hosts.get_mut(&address) {
+                if let Some(count) = names.get_mut(node) {
+                    *count -= 1;
+                }
+                names.retain(|_, count| *count > 0);
+                if names.is_empty() {
+                    self.hosts.remove(&address);
+                }
+            }
+        }
         for address in addresses(pod) {
             if let Some(all) = self.claimants.get_mut(&address) {
                 all.retain(|other| !Arc::ptr_eq(other, pod));
@@ -424,6 +458,19 @@ impl Space {
     fn all_policies(&self) -> impl Iterator<Item = &NetworkPolicy> {
         self.policies.values().chain(self.kept.values())
     }
+}
+
+/// What a pod says of its node's addresses: where the node has no object, that is all there is.
+fn host_addresses(pod: &Pod) -> BTreeSet<(IpAddr, &str)> {
+    let shared = if pod.host_network {
+        pod.addresses.as_slice()
+    } else {
+        &[]
+    };
+    let all = pod.host_addresses.iter().chain(shared);
+    let node = pod.node.as_deref();
+    all.filter_map(|address| Some((address.to_canonical(), node?)))
+        .collect()
 }
 
 /// The addresses at which a pod can be a peer.

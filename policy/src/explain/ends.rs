@@ -3,11 +3,7 @@
 use std::net::IpAddr;
 
 use super::{End, Family, Target};
-use crate::{
-    model::{Node, Pod},
-    owners,
-    world::World,
-};
+use crate::{model::Pod, owners, world::World};
 
 /// An end, looked up.
 pub(super) struct Found<'w> {
@@ -79,13 +75,7 @@ fn addresses(world: &World, target: &Target) -> Vec<IpAddr> {
 }
 
 fn find<'w>(world: &'w World, target: &Target, address: Option<IpAddr>) -> Found<'w> {
-    let node_of = |address: IpAddr| {
-        if world.own_addresses().contains(&address) {
-            return Some(world.node().to_owned());
-        }
-        let has = |node: &&Node| node.addresses.iter().any(|a| a.to_canonical() == address);
-        world.nodes().find(has).map(|node| node.name.clone())
-    };
+    let node_of = |address: IpAddr| world.node_of(address).map(str::to_owned);
     match target {
         Target::Pod { namespace, name } => {
             let pod = world.pod(namespace, name);
