@@ -10,6 +10,7 @@ pub mod api;
 pub mod cli;
 pub mod flows;
 pub mod k8s;
+pub mod lint;
 pub mod manifests;
 pub mod node;
 pub mod run;

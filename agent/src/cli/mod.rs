@@ -24,6 +24,7 @@ pub mod agent;
 mod explain;
 mod flows;
 mod peer;
+mod policy;
 mod probes;
 mod status;
 mod text;
@@ -46,7 +47,8 @@ Examples:
   vethwall agent --manifests /etc/manifests    enforce the policies of a directory on this node
   vethwall status                              is everything enforced?
   vethwall flows -f --verdict denied           what is denied, as it happens
-  vethwall explain shop/web shop/db:5432       may web reach db, and which policy says so?"
+  vethwall explain shop/web shop/db:5432       may web reach db, and which policy says so?
+  vethwall policy lint -f policies/            what is probably not meant as it is written?"
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -97,6 +99,8 @@ enum Command {
     Flows(flows::FlowsArgs),
     /// Why a connection is allowed or denied.
     Explain(explain::ExplainArgs),
+    /// Policies, before they are applied.
+    Policy(policy::PolicyArgs),
     /// Versions of this program and of the agent.
     Version(version::VersionArgs),
 }
@@ -199,6 +203,7 @@ fn run(cli: Cli, color_log: bool, streams: Streams<'_>) -> Exit {
         Command::Status(args) => status::run(&args, &global, &mut inner),
         Command::Flows(args) => flows::run(args, &global, &mut inner),
         Command::Explain(args) => explain::run(args, &global, &mut inner),
+        Command::Policy(args) => policy::run(&args, &global, &mut inner),
         Command::Version(args) => version::run(&args, &global, &mut inner),
     };
     let flushed = |exit| match out.flush() {

@@ -411,4 +411,5 @@ fn the_agent_gets_its_flags() {
 mod explain;
 mod flows;
 mod hostile;
+mod lint;
 mod status;

@@ -12,7 +12,7 @@ use vethwall_common::{Direction, verdict::allow};
 use vethwall_policy::{
     compile::compile,
     explain::{Target, explain},
-    model::{Endpoint, Object},
+    model::{Endpoint, Object, Pod},
     numbers::Numbers,
     reader,
     state::State,
@@ -100,6 +100,27 @@ impl Cluster {
     }
 }
 
+/// The pods that have an interface: those on the pod network that have not ended.
+fn attached(objects: &[Object]) -> impl Iterator<Item = &Pod> {
+    let pods = objects.iter().filter_map(|object| match object {
+        Object::Pod(pod) => Some(pod),
+        Object::Namespace(_)
+        | Object::Node(_)
+        | Object::NetworkPolicy(_)
+        | Object::ClusterNetworkPolicy(_) => None,
+    });
+    pods.filter(|pod| !pod.host_network && !pod.finished)
+}
+
+/// Their names, sorted.
+pub(super) fn pods(objects: &[Object]) -> Vec<String> {
+    let mut names: Vec<String> = attached(objects)
+        .map(|pod| format!("{}/{}", pod.namespace, pod.name))
+        .collect();
+    names.sort();
+    names
+}
+
 /// A compiled world, and the oracle's.
 #[derive(Debug)]
 pub(super) struct Stage {
@@ -114,13 +135,9 @@ impl Stage {
     /// Every pod on the pod network gets an interface.
     pub(super) fn new(objects: Vec<Object>, oracle: oracle::World) -> Self {
         let mut world = World::new(NODE).complete();
-        world.replace(objects);
         let mut interfaces = BTreeMap::new();
-        let pods: Vec<_> = world
-            .pods()
-            .filter(|pod| !pod.host_network && !pod.finished)
-            .cloned()
-            .collect();
+        let pods: Vec<Pod> = attached(&objects).cloned().collect();
+        world.replace(objects);
         for (ifindex, pod) in (10u32..).zip(pods) {
             interfaces.insert(
                 format!("{}/{}", pod.namespace, pod.name),

@@ -57,13 +57,15 @@ impl Misfit {
 
 /// The peers that an entry of `from` or `to` means.
 pub(super) fn peer(direction: Direction, written: &Value) -> Result<Vec<Peer>, Misfit> {
-    let (key, value) = only_field(written, direction.peers()).map_err(|message| {
-        let message = match message {
+    let (key, value) = only_field(written, direction.peers()).map_err(|error| {
+        let message = match error {
             Unknown(key) if key == "domainNames" => ".domainNames: domain names are not supported".to_owned(),
-            Unknown(key) if direction == Direction::Ingress && Direction::Egress.peers().contains(&&*key) => {
+            Unknown(key) if Direction::Egress.peers().contains(&key.as_str()) => {
                 format!(".{key}: {key} are no peers of ingress rules")
             }
-            other => other.into_message(direction.peers()),
+            error @ (NotOne::NoMapping | NotOne::Empty | Unknown(_) | NotOne::Several(_)) => {
+                error.into_message(direction.peers())
+            }
         };
         Misfit::new(code::CLUSTER_PEER, message)
     })?;
