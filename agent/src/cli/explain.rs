@@ -26,8 +26,8 @@ use crate::{
 Ends are NAMESPACE/POD, node/NAME or an IP address; an IPv6 address with a port is written
 [ADDRESS]:PORT. PROTO is any IP protocol's name, in any case, or its number; without it it is TCP.
 Of one without ports the name is enough, DST:ICMP or DST:GRE; by its number it is written DST:/47.
-TCP, UDP or SCTP without a port asks whether every port is allowed: only rules that allow all of
-them match. A connection needs both: the egress of its source and the ingress of its destination.
+TCP, UDP or SCTP without a port asks whether every port of it is allowed. A connection needs both:
+the egress of its source and the ingress of its destination.
 
 The agent of this node is asked, which knows what is enforced now. With --manifests nobody is asked:
 the answer is what these files mean, on any machine.
@@ -35,7 +35,7 @@ the answer is what these files mean, on any machine.
 --probes answers one line of JSON after the other, in their order:
   {\"from\":\"shop/web\",\"to\":\"shop/db\",\"port\":5432,\"protocol\":\"TCP\",\"expect\":\"allowed\"}
 from, to       as above; both are needed
-port           1 to 65535
+port           1 to 65535; without it every port must be allowed; ICMP, GRE and others have none
 protocol       name or number; TCP if absent
 family         4 or 6; if absent, that of the first address which both ends have in common
 expect         allowed or denied: makes the line a test
@@ -77,7 +77,7 @@ pub(crate) struct ExplainArgs {
     /// Answer from this directory of manifests, without an agent.
     #[arg(long, value_name = "DIR")]
     manifests: Option<PathBuf>,
-    /// Answer every line of this file (`-`: stdin) instead.
+    /// Answer every line of this file (`-`: stdin) instead: a test of policies.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "destination", "family", "all"])]
     probes: Option<PathBuf>,
     /// IPv4 or IPv6, where both ends have both.

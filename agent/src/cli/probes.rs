@@ -67,7 +67,17 @@ pub(super) fn run(
     let mut report = Report::new(&probes, global.output, shown, streams);
     for probe in &probes {
         let told = judge.answer(probe)?;
-        report.add(probe, told)?;
+        let fix = match &told {
+            Ok(explanation)
+                if probe.expect == Some(ProbeVerdict::Allowed)
+                    && !explanation.passes()
+                    && report.differences.len() < TOLD =>
+            {
+                judge.fix(probe, explanation)
+            }
+            Ok(_) | Err(_) => None,
+        };
+        report.add(probe, &told, fix)?;
     }
     report.end()
 }
@@ -106,6 +116,14 @@ fn read(file: &Path, shown: &str) -> Result<Vec<Probe>, Failure> {
 }
 
 impl Judge<'_> {
+    /// An agent's answer has it; of a directory it is looked for only where somebody reads it.
+    fn fix(&self, probe: &Probe, told: &Explanation) -> Option<String> {
+        match self {
+            Self::World(world) => fixes(&explain::answer(world, &probe.request).ok()?),
+            Self::Agent(_) => fixes(told),
+        }
+    }
+
     /// The inner error is of this probe alone.
     fn answer(&self, probe: &Probe) -> Result<Result<Explanation, String>, Failure> {
         if let Err(message) = check_families(&probe.request) {
@@ -125,6 +143,13 @@ impl Judge<'_> {
             }
         }
     }
+}
+
+/// What would make it pass, of the sides that deny it.
+fn fixes(explanation: &Explanation) -> Option<String> {
+    let sides = [&explanation.egress, &explanation.ingress];
+    let fixes: Vec<&str> = sides.into_iter().filter_map(|side| side.fix.as_deref()).collect();
+    (!fixes.is_empty()).then(|| fixes.join("; and "))
 }
 
 /// What is printed, and how the command ends.
@@ -152,19 +177,38 @@ impl<'a, 's> Report<'a, 's> {
         }
     }
 
-    fn add(&mut self, probe: &Probe, told: Result<Explanation, String>) -> Result<(), Failure> {
-        let (answer, error) = match &told {
+    fn add(
+        &mut self,
+        probe: &Probe,
+        told: &Result<Explanation, String>,
+        fix: Option<String>,
+    ) -> Result<(), Failure> {
+        let (answer, error) = match told {
             Ok(explanation) => (Some(Box::new(Answered::from(explanation))), None),
             Err(error) => (None, Some(error.clone())),
         };
         let verdict = answer.as_ref().map(|answer| answer.verdict);
         let ok = probe.expect.zip(verdict).map(|(expect, is)| expect == is);
         self.total.add(verdict, ok);
-        if let (Some(false), Some(expect), Ok(explanation)) = (ok, probe.expect, &told) {
-            self.differ(probe, expect, explanation);
+        if let (Some(false), Some(expect), Some(is), Ok(explanation)) = (ok, probe.expect, verdict, told)
+            && self.differences.len() < TOLD
+        {
+            let mut difference = format!(
+                "{}:{}: {} is {}, expected {}: {}",
+                self.file,
+                probe.line,
+                table::subject(probe),
+                is.name(),
+                expect.name(),
+                table::why(explanation),
+            );
+            if let Some(fix) = fix {
+                difference.push_str(&format!("; fix: {fix}"));
+            }
+            self.differences.push(difference);
         }
         let text = match self.output {
-            Output::Table => self.table.row(probe, &told, ok),
+            Output::Table => self.table.row(probe, told, ok),
             Output::Json => json_line(&ProbeAnswer {
                 from: probe.from.clone(),
                 to: probe.to.clone(),
@@ -192,25 +236,6 @@ impl<'a, 's> Report<'a, 's> {
             }
             result => result.map_err(Failure::from),
         }
-    }
-
-    fn differ(&mut self, probe: &Probe, expect: ProbeVerdict, explanation: &Explanation) {
-        if self.differences.len() >= TOLD {
-            return;
-        }
-        let is = match expect {
-            ProbeVerdict::Allowed => ProbeVerdict::Denied,
-            ProbeVerdict::Denied => ProbeVerdict::Allowed,
-        };
-        self.differences.push(format!(
-            "{}:{}: {} is {}, expected {}: {}",
-            self.file,
-            probe.line,
-            table::subject(probe),
-            is.name(),
-            expect.name(),
-            table::why(explanation),
-        ));
     }
 
     fn end(mut self) -> Result<Exit, Failure> {

@@ -412,4 +412,5 @@ mod explain;
 mod flows;
 mod hostile;
 mod lint;
+mod probes;
 mod status;

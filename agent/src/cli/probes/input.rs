@@ -133,6 +133,10 @@ fn not_json(text: &str, error: &serde_json::Error) -> Wrong {
         let message = "a line is one JSON object, not an array; from an array makes them: jq -c '.[]'";
         return (1, message.to_owned());
     }
+    if !text.trim_start().starts_with('{') {
+        let blank = text.len() - text.trim_start().len();
+        return (blank + 1, "not a JSON object: that begins with {".to_owned());
+    }
     if error.is_eof() && text.trim() == "{" {
         let message = "the object does not end on this line; one line each is made by: jq -c .";
         return (column, message.to_owned());

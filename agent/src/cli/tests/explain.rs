@@ -169,3 +169,127 @@ fn a_file_that_is_no_yaml_is_doubt() {
         ran.err
     );
 }
+
+#[test]
+fn the_nearest_fix_is_the_last_line() {
+    let ran = offline(ALLOW_API, &["shop/web", "shop/db:5432"]);
+    let last = ran.out.rsplit("\n\n").next().unwrap();
+    assert_eq!(
+        last,
+        "fix: add a peer to from of ingress rule 1 of shop/db-allow-api: podSelector app=web, or label pod\n     \
+         shop/web with app=api\n"
+    );
+    let ran = offline(ALLOW_API, &["shop/web", "shop/db:5432", "-o", "json"]);
+    let value: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert!(
+        value["ingress"]["fix"]
+            .as_str()
+            .unwrap()
+            .starts_with("add a peer"),
+        "{value}"
+    );
+    assert_eq!(value["egress"].get("fix"), None);
+    assert_eq!(value["family"], 4);
+}
+
+#[test]
+fn a_cluster_policy_stands_with_its_tier_and_the_rules_that_had_a_say() {
+    let fence = "---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: fence}
+spec:
+  tier: Admin
+  priority: 7
+  subject: {namespaces: {}}
+  ingress:
+  - {name: others, action: Accept, from: [{namespaces: {matchLabels: {team: other}}}]}
+  - {name: no-sql, action: Deny, from: [{namespaces: {}}], protocols: [{tcp: {destinationPort: {number: 5432}}}]}
+  - {action: Deny, from: [{namespaces: {}}]}
+";
+    let all = format!("{ALLOW_API}{fence}");
+    let ran = offline(&all, &["shop/web", "shop/db:5432"]);
+    assert_eq!((ran.err.as_str(), ran.exit), ("", Exit::No));
+    assert_eq!(
+        ran.out,
+        "\
+shop/web -> shop/db port 5432/TCP  DENIED
+
+EGRESS  of shop/web  ALLOWED  no policy isolates it for egress
+INGRESS of shop/db  DENIED  by fence rule 2 \"no-sql\" (Deny)
+  fence (Admin tier, priority 7)  3 rules
+    ✓ rule 2 \"no-sql\" Deny  matches
+      ✓ peer  pods {} in namespaces {}
+      ✓ port  TCP port 5432
+  and 1 more policy, 3 more rules (--all shows them)
+
+fix: put a rule that accepts namespaceSelector kubernetes.io/metadata.name=shop and podSelector
+     app=web on TCP port 5432 before ingress rule 2 of ClusterNetworkPolicy fence, which denies it
+"
+    );
+    let ran = offline(&all, &["shop/web", "shop/db:5432", "--all"]);
+    for part in [
+        "✗ rule 1 \"others\" Accept  does not match\n",
+        "✓ rule 3 Deny  matches\n",
+        "shop/db-allow-api  1 rule\n",
+    ] {
+        assert!(ran.out.contains(part), "{part}\nin\n{}", ran.out);
+    }
+}
+
+#[test]
+fn many_rules_are_folded_to_the_nearest() {
+    let mut policy = ALLOW_API.to_owned();
+    for port in 1..=9 {
+        policy.push_str(&format!(
+            "  - {{from: [{{podSelector: {{matchLabels: {{n: '{port}'}}}}}}], ports: [{{port: {port}}}]}}\n"
+        ));
+    }
+    policy.push_str("  - {from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 80}]}\n");
+    let ran = offline(&policy, &["shop/web", "shop/db:5432"]);
+    assert!(ran.out.contains("none of 11 rules matches\n"), "{}", ran.out);
+    // The port is right in the first, the peer in the last.
+    for part in [
+        "✗ rule 1  does",
+        "✗ rule 11  does",
+        "✗ port  TCP port 80: ",
+        "and 8 more rules (--all shows them)\n",
+    ] {
+        assert!(ran.out.contains(part), "{part}\nin\n{}", ran.out);
+    }
+    assert!(ran.out.lines().count() < 24, "a screen:\n{}", ran.out);
+    assert!(
+        ran.out
+            .ends_with("fix: add TCP port 5432 to the ports of ingress rule 11 of shop/db-allow-api\n"),
+        "{}",
+        ran.out
+    );
+}
+
+#[test]
+fn a_family_or_protocol_can_be_asked_for() {
+    let ran = offline(ALLOW_API, &["10.42.0.9", "shop/db:gre", "--family", "6"]);
+    assert_eq!((ran.out.as_str(), ran.exit), ("", Exit::Usage));
+    assert_eq!(ran.err, "error: 10.42.0.9 is no IPv6 address\n");
+    let ran = offline(ALLOW_API, &["shop/web", "shop/db:/47", "--family", "6"]);
+    assert!(
+        ran.out.starts_with("shop/web -> shop/db GRE  DENIED\n"),
+        "{}",
+        ran.out
+    );
+    assert!(
+        ran.out.contains("note: no IPv6 address of shop/web is known"),
+        "{}",
+        ran.out
+    );
+    let ran = offline(ALLOW_API, &["10.42.0.9", "fd00::1"]);
+    assert_eq!(ran.exit, Exit::Usage);
+    assert!(ran.err.contains("of two families"), "{}", ran.err);
+    let ran = offline(ALLOW_API, &["203.0.113.9", "shop/web:80"]);
+    assert!(
+        ran.out
+            .starts_with("203.0.113.9 (world) -> shop/web port 80/TCP  ALLOWED\n"),
+        "{}",
+        ran.out
+    );
+}
