@@ -51,7 +51,7 @@ pub(super) fn check(lint: &mut Lint<'_>, texts: &Texts) {
                 codes::FOREIGN,
                 &at,
                 format!(
-                    "vethwall does not enforce a {} of {}: it has no effect",
+                    "vethwall does not enforce the kind {} of {}: it has no effect",
                     object.kind, object.group
                 ),
                 "write it as a NetworkPolicy or a ClusterNetworkPolicy (policy.networking.k8s.io/v1alpha2)",

@@ -12,7 +12,15 @@ use crate::manifests::{self, DEFAULT_NAMESPACE, Texts, tree::Tree};
 pub(super) const IGNORE: &str = "vethwall.io/lint-ignore";
 
 /// Kinds that stand in no namespace.
-const CLUSTER_WIDE: &[&str] = &["Namespace", "Node", "ClusterNetworkPolicy"];
+const CLUSTER_WIDE: &[&str] = &[
+    "Namespace",
+    "Node",
+    "ClusterNetworkPolicy",
+    "AdminNetworkPolicy",
+    "BaselineAdminNetworkPolicy",
+    "CiliumClusterwideNetworkPolicy",
+    "GlobalNetworkPolicy",
+];
 
 /// API group of ClusterNetworkPolicies.
 const CLUSTER_GROUP: &str = "policy.networking.k8s.io";
