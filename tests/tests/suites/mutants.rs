@@ -147,25 +147,29 @@ const MISTAKES: &[(&str, Mistake)] = &[
     }),
     ("selectors of one entry are alternatives", |o| {
         peers(o, |all| {
-            *all = all
-                .iter()
-                .flat_map(|peer| match peer {
-                    Peer::Pods {
-                        namespaces: Some(namespaces),
-                        pods,
-                    } if *pods != Selector::everything() => vec![
+            let split = all.iter().flat_map(|peer| {
+                if let Peer::Pods {
+                    namespaces: Some(namespaces),
+                    pods,
+                } = peer
+                    && *pods != Selector::everything()
+                {
+                    let (namespaces, pods) = (namespaces.clone(), pods.clone());
+                    vec![
                         Peer::Pods {
-                            namespaces: Some(namespaces.clone()),
+                            namespaces: Some(namespaces),
                             pods: Selector::everything(),
                         },
                         Peer::Pods {
                             namespaces: None,
-                            pods: pods.clone(),
+                            pods,
                         },
-                    ],
-                    other => vec![other.clone()],
-                })
-                .collect();
+                    ]
+                } else {
+                    vec![peer.clone()]
+                }
+            });
+            *all = split.collect();
         });
     }),
     ("the second peer is lost", |o| peers(o, |all| all.truncate(1))),
@@ -289,18 +293,19 @@ const MISTAKES: &[(&str, Mistake)] = &[
     }),
     ("names of ports have no protocol", |o| {
         ports(o, |all| {
-            *all = all
-                .iter()
-                .flat_map(|port| match port {
-                    PortMatch::Named { name, .. } => [TCP, UDP, SCTP]
+            let split = all.iter().flat_map(|port| {
+                if let PortMatch::Named { name, .. } = port {
+                    [TCP, UDP, SCTP]
                         .map(|protocol| PortMatch::Named {
                             protocol,
                             name: name.clone(),
                         })
-                        .to_vec(),
-                    other => vec![other.clone()],
-                })
-                .collect();
+                        .to_vec()
+                } else {
+                    vec![port.clone()]
+                }
+            });
+            *all = split.collect();
         });
     }),
     ("names of ports are not known", |o| {
