@@ -407,11 +407,10 @@ impl World {
             return;
         };
         let came_back = space.object.is_some() && !space.terminating();
-        if came_back || (space.pods.is_empty() && !has_interface) {
-            if !space.kept.is_empty() {
-                space.kept.clear();
-                space.stamp = Stamp::next();
-            }
+        let gone = space.pods.is_empty() && !has_interface;
+        if (came_back || gone) && !space.kept.is_empty() {
+            space.kept.clear();
+            space.stamp = Stamp::next();
         }
         if space.is_empty() {
             self.spaces.remove(name);
