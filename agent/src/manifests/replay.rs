@@ -1,13 +1,13 @@
 //! Replays the fuzz target's corpus and mutations of it, so that every run of the tests tries what it found.
 
-use std::{fs, path::Path};
+use std::{env, fs, path::Path};
 
 use crate::{k8s, manifests};
 
 #[path = "../../../fuzz/manifests.rs"]
 mod body;
 
-/// Mutations of each file.
+/// Mutations of each file; `VETHWALL_CASES` asks for more.
 const MUTATIONS: usize = 60;
 
 /// What manifests are made of, and what breaks them.
@@ -137,6 +137,10 @@ impl Random {
 fn the_corpus_and_what_is_near_it_can_be_read() {
     let corpus = corpus();
     assert!(corpus.len() > 10, "it is kept in the repository");
+    let asked = env::var("VETHWALL_CASES").ok();
+    let mutations = asked.map_or(MUTATIONS, |text| {
+        text.parse().expect("VETHWALL_CASES is a number")
+    });
     let mut random = Random(1);
     for (path, text) in &corpus {
         let run = |text: &[u8]| {
@@ -144,7 +148,7 @@ fn the_corpus_and_what_is_near_it_can_be_read() {
                 .unwrap_or_else(|_| panic!("{path}: {:?}", String::from_utf8_lossy(text)));
         };
         run(text);
-        for _ in 0..MUTATIONS {
+        for _ in 0..mutations {
             let mut text = text.clone();
             for _ in 0..=random.below(3) {
                 let other = random.below(corpus.len());
