@@ -335,6 +335,14 @@ proptest! {
         for (direction, own, peer) in [(Direction::Egress, &before.from, to), (Direction::Ingress, &before.to, from)] {
             let side = before.side(direction);
             let fix = nearest(&world, &connection, &before, direction);
+            if let Some(change) = fix.iter().flat_map(|fix| fix.0.iter().flatten()).next()
+                && let Some(object) = change.object(&world)
+            {
+                let mut again = world.clone();
+                prop_assert!(change.apply(&mut again));
+                again.apply(object);
+                prop_assert_eq!(&again, &world, "{}", change);
+            }
             prop_assert_eq!(fix.is_some(), !side.allowed, "{:?}", side);
             let Some(fix) = fix else { continue };
             for change in fix.0.last().unwrap() {

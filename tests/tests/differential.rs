@@ -3,25 +3,19 @@
 //! The kernel is never emptied between worlds: every world is reached by a plan from the one before, so the plans are
 //! judged too. VETHWALL_CASES sets how many worlds are tried.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::collections::BTreeMap;
 
 use proptest::{
     strategy::{Strategy, ValueTree},
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
-use vethwall::{
-    k8s::convert::convert,
-    manifests::{Manifest, Sourced, View},
-};
 use vethwall_common::{config, protocol};
 use vethwall_datapath::Maps;
 use vethwall_policy::{
     compile::compile,
-    model,
     numbers::Numbers,
     plan::{Operation, execute, plan},
     state::State,
-    world,
 };
 use vethwall_tests::{
     kernel::{
@@ -30,15 +24,12 @@ use vethwall_tests::{
     },
     oracle::{self, World, addresses},
     sandbox,
-    worlds::{self, NODE, PORTS, STRANGERS},
+    worlds::{Scope, ends, manifests, subjects, world_of},
 };
 
-const UPLINK: u32 = 90;
+use crate::semantics::border;
 
-/// Interface of the n-th local pod.
-fn ifindex(n: usize) -> u32 {
-    11 + u32::try_from(n).unwrap()
-}
+const UPLINK: u32 = 90;
 
 struct Bench {
     programs: Programs,
@@ -66,37 +57,10 @@ impl Bench {
 
     /// Brings the kernel to this world. The local pods, with their interfaces.
     fn reach<'a>(&mut self, world: &'a World) -> BTreeMap<u32, &'a k8s_openapi::api::core::v1::Pod> {
-        let sourced = |object| Sourced {
-            file: PathBuf::from("world.yaml"),
-            line: 1,
-            object: std::sync::Arc::new(object),
-        };
-        let objects = world.namespaces.iter().cloned().map(Manifest::Namespace);
-        let objects = objects.chain(world.pods.iter().cloned().map(Manifest::Pod));
-        let objects = objects.chain(world.policies.iter().cloned().map(Manifest::NetworkPolicy));
-        let view = View {
-            objects: objects.map(sourced).collect(),
-            ..View::default()
-        };
-        let mut compiled = world::World::new(NODE);
-        compiled.replace(convert(&view).objects);
-        compiled.set_pod_network(vec!["10.244.0.0/16".parse().unwrap()]);
-
-        let here = world
-            .pods
-            .iter()
-            .filter(|pod| pod.spec.as_ref().unwrap().node_name.as_deref() == Some(NODE));
-        let local: BTreeMap<u32, _> = here.enumerate().map(|(n, pod)| (ifindex(n), pod)).collect();
-        for (ifindex, pod) in &local {
-            compiled.attach(model::Endpoint {
-                ifindex: *ifindex,
-                mac: mac(*ifindex),
-                addresses: addresses(pod).collect(),
-                namespace: pod.metadata.namespace.clone().unwrap(),
-                pod: pod.metadata.name.clone().unwrap(),
-                uid: pod.metadata.uid.clone().unwrap(),
-            });
-        }
+        let mut compiled = border::offline(&manifests::text(world));
+        border::attach(&mut compiled, world);
+        let local = subjects(world).into_iter().enumerate();
+        let local = local.map(|(n, pod)| (border::ifindex(n), pod)).collect();
         let desired = compile(&compiled, &mut self.numbers);
         assert_eq!(desired.problems, []);
         let steps = plan(&self.observed, &desired.state);
@@ -136,54 +100,61 @@ impl Bench {
 
     fn compare(&mut self, world: &World) {
         let local = self.reach(world);
-        let mut peers: Vec<IpAddr> = world.pods.iter().flat_map(addresses).collect();
-        peers.extend(STRANGERS.iter().map(|text| text.parse::<IpAddr>().unwrap()));
+        let world = &world.enforced();
+        let peers = ends(world);
         let mut questions: Vec<(u8, u16)> = Vec::new();
         for number in [protocol::TCP, protocol::UDP] {
-            questions.extend(PORTS.map(|port| (number, port)));
+            questions.extend([53, 79, 80, 8080, 65535].map(|port| (number, port)));
         }
-        questions.extend([(protocol::SCTP, 80), (protocol::ICMP, 0)]);
+        questions.push((protocol::SCTP, 80));
         for (ifindex, pod) in &local {
-            let own = addresses(pod).next().unwrap();
-            for peer in peers.iter().filter(|peer| **peer != own) {
-                let neighbour = local
+            for own in addresses(pod) {
+                let icmp = if own.is_ipv4() {
+                    protocol::ICMP
+                } else {
+                    protocol::ICMPV6
+                };
+                for peer in peers
                     .iter()
-                    .find(|(_, pod)| addresses(pod).any(|address| address == *peer));
-                for (number, port) in &questions {
-                    let towards = oracle::Packet {
-                        source: *peer,
-                        destination: own,
-                        protocol: *number,
-                        port: *port,
-                    };
-                    let mut expected = world.ingress_allowed(pod, &towards);
-                    if let Some((_, sender)) = neighbour {
-                        expected &= world.egress_allowed(sender, &towards);
+                    .filter(|peer| **peer != own && peer.is_ipv4() == own.is_ipv4())
+                {
+                    for (number, port) in questions.iter().chain(&[(icmp, 0)]) {
+                        let packet = |source, destination| oracle::Packet {
+                            source,
+                            destination,
+                            protocol: *number,
+                            port: *port,
+                        };
+                        self.towards(world, &local, *ifindex, &packet(*peer, own));
+                        let away = packet(own, *peer);
+                        let seen = self.passes(Program::FromPod, *ifindex, 0, &away);
+                        let expected = world.egress_allowed(pod, &away);
+                        assert_eq!(seen, expected, "egress: {away:?}\n{}", manifests::text(world));
                     }
-                    let came_by = neighbour.map_or(UPLINK, |(ifindex, _)| *ifindex);
-                    let seen = self.passes(Program::ToPod, *ifindex, came_by, &towards);
-                    assert_eq!(seen, expected, "ingress: {towards:?}\n{}", describe(world));
-
-                    let away = oracle::Packet {
-                        source: own,
-                        destination: *peer,
-                        protocol: *number,
-                        port: *port,
-                    };
-                    let expected = world.egress_allowed(pod, &away);
-                    let seen = self.passes(Program::FromPod, *ifindex, 0, &away);
-                    assert_eq!(seen, expected, "egress: {away:?}\n{}", describe(world));
                 }
             }
         }
     }
-}
 
-fn describe(world: &World) -> String {
-    serde_json::to_string_pretty(&serde_json::json!({
-        "namespaces": world.namespaces, "pods": world.pods, "policies": world.policies
-    }))
-    .unwrap()
+    /// From a neighbour the pod's interface asks both: what passes there has left the neighbour by its policies.
+    fn towards(
+        &mut self,
+        world: &World,
+        local: &BTreeMap<u32, &k8s_openapi::api::core::v1::Pod>,
+        ifindex: u32,
+        packet: &oracle::Packet,
+    ) {
+        let neighbour = local
+            .iter()
+            .find(|(_, pod)| addresses(pod).any(|address| address == packet.source));
+        let mut expected = world.ingress_allowed(local[&ifindex], packet);
+        if let Some((_, sender)) = neighbour {
+            expected &= world.egress_allowed(sender, packet);
+        }
+        let came_by = neighbour.map_or(UPLINK, |(ifindex, _)| *ifindex);
+        let seen = self.passes(Program::ToPod, ifindex, came_by, packet);
+        assert_eq!(seen, expected, "ingress: {packet:?}\n{}", manifests::text(world));
+    }
 }
 
 #[test]
@@ -195,11 +166,14 @@ fn programs_and_evaluator_agree_on_random_worlds() {
         // The same worlds every time, so that a failure can be seen again.
         let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
         let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-        let strategy = worlds::world(3);
+        let strategy = world_of(Scope {
+            local: 3,
+            cluster_policies: 3,
+        });
         let (mut isolated, mut denied_before) = (0, 0);
         for _ in 0..cases {
             let world = strategy.new_tree(&mut runner).unwrap().current();
-            isolated += usize::from(!world.policies.is_empty());
+            isolated += usize::from(world.policies.len() + world.cluster_policies.len() > 0);
             bench.compare(&world);
             denied_before = bench.programs.kernel.counters().unwrap().iter().sum();
         }

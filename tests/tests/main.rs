@@ -12,4 +12,5 @@ mod kernel;
 mod lab;
 mod plugin;
 mod rules;
+mod semantics;
 mod suites;

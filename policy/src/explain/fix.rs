@@ -97,6 +97,26 @@ pub struct RuleRef {
 }
 
 impl Change {
+    /// What it changes, as that is; none where the change makes something new.
+    pub fn object(&self, world: &World) -> Option<Object> {
+        let cluster = |name: &str| {
+            let mut policies = world.cluster_policies();
+            policies
+                .find(|policy| policy.name == name)
+                .cloned()
+                .map(Object::ClusterNetworkPolicy)
+        };
+        match self {
+            Self::AddPort { rule, .. } | Self::AddPeer { rule, .. } | Self::RemoveExcept { rule, .. } => {
+                find(world, &rule.policy).map(Object::NetworkPolicy)
+            }
+            Self::AddRule { policy, .. } => find(world, policy).map(Object::NetworkPolicy),
+            Self::Label { namespace, pod, .. } => world.pod(namespace, pod).cloned().map(Object::Pod),
+            Self::AcceptBefore { rule, .. } | Self::RemoveRule { rule } => cluster(&rule.policy.name),
+            Self::AddPolicy { .. } => None,
+        }
+    }
+
     /// Makes the change; false where the world has not what it changes.
     pub fn apply(&self, world: &mut World) -> bool {
         let object = match self {
@@ -414,13 +434,13 @@ pub(super) fn only(namespace: &str) -> Selector {
 
 /// The entry for a packet; none where no entry can name its protocol.
 pub(super) fn entry(protocol: u8, port: Option<u16>) -> Option<PortMatch> {
-    let whole = PortMatch::Protocol(protocol);
-    protocol::has_ports(protocol).then(|| match port {
+    let entry = match port {
         Some(port) => PortMatch::Range {
             protocol,
             first: port,
             last: port,
         },
-        None => whole,
-    })
+        None => PortMatch::Protocol(protocol),
+    };
+    protocol::has_ports(protocol).then_some(entry)
 }

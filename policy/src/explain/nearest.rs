@@ -58,7 +58,7 @@ pub fn nearest(
     let mut steps = Vec::new();
     let (mut now, mut said) = (world.clone(), told.clone());
     while !said.side(direction).allowed && steps.len() < STEPS {
-        let step = step(&now, connection, &said, direction)?;
+        let step = step(&mut now, connection, &said, direction)?;
         if let [change @ Change::RemoveRule { .. }] = &step[..] {
             change.apply(&mut now);
             said = connection.explain(&now);
@@ -71,9 +71,9 @@ pub fn nearest(
     (said.side(direction).allowed && !steps.is_empty()).then_some(Fix(steps))
 }
 
-/// Changes of which each is enough, or a rule without which it goes on.
+/// Changes of which each is enough, or a rule without which it goes on. The world is as it was.
 fn step(
-    world: &World,
+    world: &mut World,
     connection: &Connection,
     told: &Explanation,
     direction: Direction,
@@ -91,32 +91,46 @@ fn step(
         subject: subject.pod?,
         peer,
     };
+    let (candidates, denying) = (search.candidates(), search.denying());
     let mut tries = TRIES;
-    for alternatives in search.candidates() {
-        let helps = |change: &Change| {
+    for alternatives in candidates {
+        let mut good = Vec::new();
+        for change in alternatives {
+            if tries > 0 && helps(world, connection, told, direction, &change) {
+                good.push(change);
+            }
             tries = tries.saturating_sub(1);
-            tries > 0 && helps(world, connection, told, direction, change)
-        };
-        let good: Vec<Change> = alternatives.into_iter().filter(helps).collect();
+        }
         if !good.is_empty() {
             return Some(good);
         }
     }
-    search.denying().map(|rule| vec![Change::RemoveRule { rule }])
+    denying.map(|rule| vec![Change::RemoveRule { rule }])
 }
 
+/// Makes the change, asks again, and takes it back: a world may be large, and its node has other things to do.
 fn helps(
-    world: &World,
+    world: &mut World,
     connection: &Connection,
     told: &Explanation,
     direction: Direction,
     change: &Change,
 ) -> bool {
-    let mut after = world.clone();
-    let applied = change.apply(&mut after);
-    let again = connection.explain(&after);
+    let Some(object) = change.object(world) else {
+        // What is new can not be taken back everywhere: a namespace that goes keeps its last policies.
+        let mut after = world.clone();
+        return change.apply(&mut after) && allows(&after, connection, told, direction);
+    };
+    let good = change.apply(world) && allows(world, connection, told, direction);
+    world.apply(object);
+    good
+}
+
+/// This side, and the other one as before.
+fn allows(world: &World, connection: &Connection, told: &Explanation, direction: Direction) -> bool {
+    let again = connection.explain(world);
     let kept = |direction| again.side(direction).allowed || !told.side(direction).allowed;
-    applied && again.side(direction).allowed && kept(Direction::Ingress) && kept(Direction::Egress)
+    again.side(direction).allowed && kept(Direction::Ingress) && kept(Direction::Egress)
 }
 
 struct Search<'a> {

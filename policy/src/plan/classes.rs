@@ -12,7 +12,10 @@ use vethwall_common::{
     identity::{AddressEntry, Identity, PrefixEntry},
 };
 
-use super::Unit;
+use super::{
+    Unit,
+    changed::{Changed, changed},
+};
 use crate::{reader::truncate, state::State};
 
 /// Where a class has its entry.
@@ -113,26 +116,13 @@ impl<'s> Tree<'s> {
     }
 }
 
-/// All classes, in the order in which they move: addresses, then prefixes, longest first.
+/// The classes that change, in the order in which they move: addresses, then prefixes, longest first. One whose entry is
+/// the same in both states has one identity in both, and needs nothing.
 pub(super) fn classes(observed: &State, desired: &State) -> Vec<Class> {
     const ALL: u32 = 129;
     let (before, after) = (Tree::new(&[observed]), Tree::new(&[desired]));
     let both = Tree::new(&[observed, desired]);
-    let addresses: BTreeSet<Addr> = observed
-        .addresses
-        .keys()
-        .chain(desired.addresses.keys())
-        .copied()
-        .collect();
-    let prefixes: BTreeSet<Prefix> = observed
-        .prefixes
-        .keys()
-        .chain(desired.prefixes.keys())
-        .copied()
-        .collect();
-
-    let address = |addr: Addr| {
-        let (held, wanted) = (observed.addresses.get(&addr), desired.addresses.get(&addr));
+    let address = |(&addr, held, wanted): Changed<'_, Addr, AddressEntry>| {
         let in_pod_network = after.flags(addr, ALL) & PrefixEntry::POD_NETWORK != 0;
         Class {
             place: Place::Address(addr),
@@ -147,25 +137,23 @@ pub(super) fn classes(observed: &State, desired: &State) -> Vec<Class> {
             ifindex: wanted.map_or(0, |entry| entry.ifindex),
         }
     };
-    let prefix = |prefix: Prefix| {
+    let prefix = |(&prefix, held, wanted): Changed<'_, Prefix, PrefixEntry>| {
         let up_to = prefix.length + 1;
         Class {
             place: Place::Prefix(prefix),
             old: before.identity(prefix.addr, up_to),
             new: after.identity(prefix.addr, up_to),
-            held: observed
-                .prefixes
-                .get(&prefix)
-                .map(|entry| Entry::Prefix(prefix, *entry)),
-            wanted: desired.prefixes.contains_key(&prefix),
+            held: held.map(|entry| Entry::Prefix(prefix, *entry)),
+            wanted: wanted.is_some(),
             around: both.around(prefix.addr, prefix.length).map(|(prefix, _)| prefix),
             flags: after.flags(prefix.addr, up_to),
             ifindex: 0,
         }
     };
+    let addresses = changed(&observed.addresses, &desired.addresses);
     // A prefix orders by its length first.
+    let prefixes: Vec<_> = changed(&observed.prefixes, &desired.prefixes).collect();
     addresses
-        .into_iter()
         .map(address)
         .chain(prefixes.into_iter().rev().map(prefix))
         .collect()

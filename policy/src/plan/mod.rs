@@ -21,6 +21,7 @@
 //!
 //! What makes that work: a slot's or identity's number never changes its meaning ([`crate::numbers`]).
 
+mod changed;
 mod classes;
 mod compare;
 mod execute;

@@ -12,19 +12,20 @@ use vethwall_common::{
 
 use super::{
     Operation, Step, Unit,
+    changed::changed,
     classes::{Class, Place},
-    transition::{Pair, Transition, held},
+    transition::{Pair, Transition},
 };
 
 /// Puts a plan together.
 pub(super) fn steps(transition: &Transition<'_>) -> Vec<Step> {
-    let contents = transition.contents();
-    let mut steps = contents_steps(transition, &contents);
+    let of_the_way = transition.of_the_way();
+    let mut steps = contents_steps(transition, &of_the_way);
     let moves = move_steps(transition);
     let flips = flip_steps(transition);
     let settling = settling_steps(transition);
     let late = late_steps(transition);
-    let removal = removal_steps(transition, &contents);
+    let removal = removal_steps(transition, &of_the_way);
 
     if !moves.is_empty() && !flips.is_empty() {
         steps.extend(moves);
@@ -62,7 +63,7 @@ fn grace(why: &'static str) -> Step {
 }
 
 /// What must stand before anything looks at it.
-fn contents_steps(t: &Transition<'_>, contents: &BTreeMap<VerdictKey, VerdictEntry>) -> Vec<Step> {
+fn contents_steps(t: &Transition<'_>, of_the_way: &BTreeMap<VerdictKey, VerdictEntry>) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut put = |entry, why, provides, requires| {
         steps.push(Step {
@@ -72,8 +73,8 @@ fn contents_steps(t: &Transition<'_>, contents: &BTreeMap<VerdictKey, VerdictEnt
             requires,
         });
     };
-    for (key, page) in &t.desired.ports {
-        if t.observed.ports.get(key) != Some(page) {
+    for (key, _, page) in changed(&t.observed.ports, &t.desired.ports) {
+        if let Some(page) = page {
             let why = "pages before the entries that name them";
             put(
                 Entry::Ports(*key, *page),
@@ -98,10 +99,14 @@ fn contents_steps(t: &Transition<'_>, contents: &BTreeMap<VerdictKey, VerdictEnt
             );
         }
     }
-    for (key, entry) in contents {
-        if t.observed.verdicts.get(key) == Some(entry) {
-            continue;
-        }
+    let wanted = t
+        .verdicts
+        .iter()
+        .filter_map(|(key, _, entry)| Some((*key, (*entry)?)));
+    let added = of_the_way
+        .iter()
+        .filter(|(key, entry)| t.observed.verdicts.get(key) != Some(entry));
+    for (key, entry) in wanted.chain(added) {
         let requires = if entry.port_set == 0 {
             Vec::new()
         } else {
@@ -114,9 +119,8 @@ fn contents_steps(t: &Transition<'_>, contents: &BTreeMap<VerdictKey, VerdictEnt
         };
         put(Entry::Verdict(*key, *entry), why, answer_units(t, *key), requires);
     }
-    let live = held(t.desired);
-    for key in t.observed.verdicts.keys() {
-        if t.keeps(key.slot) && live.contains(&key.identity) && !contents.contains_key(key) {
+    for key in gone(t) {
+        if falls_back(t, of_the_way, key) {
             let (operation, why) = (
                 Operation::Delete(Key::Verdict(*key)),
                 "the default answers from now on",
@@ -130,6 +134,17 @@ fn contents_steps(t: &Transition<'_>, contents: &BTreeMap<VerdictKey, VerdictEnt
         }
     }
     steps
+}
+
+/// Verdict entries that the new state does not have.
+fn gone<'t>(t: &'t Transition<'_>) -> impl Iterator<Item = &'t VerdictKey> {
+    let gone = t.verdicts.iter().filter(|(_, _, entry)| entry.is_none());
+    gone.map(|(key, ..)| *key)
+}
+
+/// Whether the slot's default answers instead of an entry that is gone, for an identity that stays.
+fn falls_back(t: &Transition<'_>, of_the_way: &BTreeMap<VerdictKey, VerdictEntry>, key: &VerdictKey) -> bool {
+    t.keeps(key.slot) && t.live.contains(&key.identity) && !of_the_way.contains_key(key)
 }
 
 /// What rests on an answer: entering its slot, and, where endpoints use the slot already, having its identity.
@@ -320,10 +335,9 @@ fn flip_units(ifindex: u32, held: &EndpointRecord) -> Vec<Unit> {
 fn entering(t: &Transition<'_>, slot: u32) -> Vec<Unit> {
     let double = t.doubles.get(&slot);
     let mut units = vec![Unit::Slot(*double.unwrap_or(&slot))];
-    let live = held(t.desired);
     for pair in t.middle.keys().filter(|(old, new)| old != new) {
         let fresh = double.is_some() || !t.observed.slots.contains_key(&slot);
-        let of_old = if fresh || live.contains(&pair.0) {
+        let of_old = if fresh || t.live.contains(&pair.0) {
             t.after.says(slot, pair.0)
         } else {
             t.before.says(slot, pair.0)
@@ -364,7 +378,7 @@ fn late_steps(t: &Transition<'_>) -> Vec<Step> {
 }
 
 /// What nobody looks at any more.
-fn removal_steps(t: &Transition<'_>, contents: &BTreeMap<VerdictKey, VerdictEntry>) -> Vec<Step> {
+fn removal_steps(t: &Transition<'_>, of_the_way: &BTreeMap<VerdictKey, VerdictEntry>) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut delete = |key, why, requires| {
         steps.push(Step {
@@ -393,11 +407,12 @@ fn removal_steps(t: &Transition<'_>, contents: &BTreeMap<VerdictKey, VerdictEntr
             Unit::Emptied(key.slot)
         }
     };
-    let live = held(t.desired);
-    let all: BTreeSet<&VerdictKey> = t.observed.verdicts.keys().chain(contents.keys()).collect();
+    let unwanted = of_the_way
+        .keys()
+        .filter(|key| !t.desired.verdicts.contains_key(key));
+    let all: BTreeSet<&VerdictKey> = gone(t).chain(unwanted).collect();
     for key in all {
-        let gone_before = t.keeps(key.slot) && live.contains(&key.identity) && !contents.contains_key(key);
-        if !t.desired.verdicts.contains_key(key) && !gone_before {
+        if !falls_back(t, of_the_way, key) {
             let why = "no address has the identity, or no endpoint the slot";
             delete(Key::Verdict(*key), why, vec![unused(key), Unit::Grace]);
         }
@@ -415,22 +430,20 @@ fn removal_steps(t: &Transition<'_>, contents: &BTreeMap<VerdictKey, VerdictEntr
             vec![Unit::Emptied(*slot), Unit::Grace],
         );
     }
-    let mut users: BTreeMap<u32, BTreeSet<Unit>> = BTreeMap::new();
-    for (key, entry) in t.observed.verdicts.iter().chain(contents) {
+    let ports: Vec<&PortsKey> = changed(&t.observed.ports, &t.desired.ports)
+        .filter_map(|(key, _, page)| page.is_none().then_some(key))
+        .collect();
+    let mut users: BTreeMap<u32, BTreeSet<Unit>> =
+        ports.iter().map(|key| (key.set, BTreeSet::new())).collect();
+    let entries = [&t.observed.verdicts, of_the_way];
+    for (key, entry) in entries.into_iter().flatten().filter(|_| !ports.is_empty()) {
         // An entry that stays but names another set now: only if writing it succeeded.
-        users
-            .entry(entry.port_set)
-            .or_default()
-            .extend([unused(key), Unit::Slot(key.slot), Unit::Grace]);
+        if let Some(units) = users.get_mut(&entry.port_set) {
+            units.extend([unused(key), Unit::Slot(key.slot), Unit::Grace]);
+        }
     }
-    for key in t
-        .observed
-        .ports
-        .keys()
-        .filter(|key| !t.desired.ports.contains_key(key))
-    {
-        let PortsKey { set, .. } = *key;
-        let requires = users.get(&set).into_iter().flatten().copied().collect();
+    for key in ports {
+        let requires = users.get(&key.set).into_iter().flatten().copied().collect();
         delete(Key::Ports(*key), "no entry names the port set", requires);
     }
     steps

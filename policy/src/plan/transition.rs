@@ -5,7 +5,10 @@
 //! left slots, the answer of the old identity. It is not where classes with different old answers come together under
 //! it; then each pair of old and new identity gets an intermediate one, which is removed at the end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 
 use vethwall_common::{
     Direction,
@@ -16,6 +19,7 @@ use vethwall_common::{
 };
 
 use super::{
+    changed::{Changed, changed},
     classes::{Class, classes},
     compare::Oracle,
 };
@@ -33,6 +37,10 @@ pub(super) struct Transition<'s> {
     /// What the new state says.
     pub(super) after: Oracle<'s>,
     pub(super) classes: Vec<Class>,
+    /// Verdict entries that differ, before and after.
+    pub(super) verdicts: Vec<Changed<'s, VerdictKey, VerdictEntry>>,
+    /// The identities that some address has in the new state.
+    pub(super) live: BTreeSet<Identity>,
     /// Slots of the old state that some endpoint uses.
     pub(super) used: BTreeSet<u32>,
     /// Those that some endpoint leaves, in some direction, with the endpoints.
@@ -63,6 +71,8 @@ impl<'s> Transition<'s> {
             before: Oracle::new(observed),
             after: Oracle::new(desired),
             classes: classes(observed, desired),
+            verdicts: changed(&observed.verdicts, &desired.verdicts).collect(),
+            live: held(desired),
             used,
             leaving,
             middle: BTreeMap::new(),
@@ -105,8 +115,10 @@ impl<'s> Transition<'s> {
     fn choose_middles(&mut self) {
         let pairs: BTreeSet<Pair> = self.classes.iter().map(|class| (class.old, class.new)).collect();
         let held: BTreeSet<Identity> = held(self.observed);
-        let mut taken: BTreeSet<Identity> = held.clone();
-        taken.extend(self.observed.verdicts.keys().map(|key| key.identity));
+        // An earlier plan may have left some behind.
+        let verdicts = self.observed.verdicts.keys().map(|key| key.identity);
+        let all = held.iter().copied().chain(verdicts);
+        let taken: BTreeSet<Identity> = all.filter(|identity| identity.0 >= FIRST_TRANSIENT).collect();
         let mut fresh = (FIRST_TRANSIENT..=u32::MAX)
             .map(Identity)
             .filter(|id| !taken.contains(id));
@@ -132,10 +144,10 @@ impl<'s> Transition<'s> {
 
     fn choose_doubles(&mut self) {
         let taken = |slot: &u32| self.observed.slots.contains_key(slot) || self.used.contains(slot);
-        let verdict_slots: BTreeSet<u32> = self.observed.verdicts.keys().map(|key| key.slot).collect();
+        let answers = |slot: &u32| self.observed.verdicts.range(all_of(*slot)).next().is_some();
         let mut fresh = (1..MAX_SLOTS)
             .rev()
-            .filter(|slot| !taken(slot) && !self.keeps(*slot) && !verdict_slots.contains(slot));
+            .filter(|slot| !taken(slot) && !self.keeps(*slot) && !answers(slot));
         let mut doubles = BTreeMap::new();
         for ifindex in self.desired.endpoints.keys() {
             for slot in Direction::ALL
@@ -152,18 +164,11 @@ impl<'s> Transition<'s> {
         self.doubles = doubles;
     }
 
-    /// Every verdict entry that must stand before the first move: the new state's, and those of the way.
-    pub(super) fn contents(&self) -> BTreeMap<VerdictKey, VerdictEntry> {
-        let mut contents = self.desired.verdicts.clone();
+    /// The verdict entries that must stand before the first move beside those of the new state.
+    pub(super) fn of_the_way(&self) -> BTreeMap<VerdictKey, VerdictEntry> {
+        let mut contents = BTreeMap::new();
         for (slot, double) in &self.doubles {
-            let all = VerdictKey {
-                slot: *slot,
-                identity: Identity(0),
-            }..=VerdictKey {
-                slot: *slot,
-                identity: Identity(u32::MAX),
-            };
-            for (key, entry) in self.desired.verdicts.range(all) {
+            for (key, entry) in self.desired.verdicts.range(all_of(*slot)) {
                 contents.insert(
                     VerdictKey {
                         slot: *double,
@@ -220,6 +225,12 @@ impl<'s> Transition<'s> {
     }
 }
 
+/// The keys of a slot.
+fn all_of(slot: u32) -> RangeInclusive<VerdictKey> {
+    let key = |identity| VerdictKey { slot, identity };
+    key(Identity(0))..=key(Identity(u32::MAX))
+}
+
 /// Gives `to` the answer of `from`, the default too: an old entry may stand there.
 fn copy(state: &State, from: VerdictKey, to: VerdictKey, contents: &mut BTreeMap<VerdictKey, VerdictEntry>) {
     let record = state.slots.get(&from.slot).copied().unwrap_or_default();
@@ -232,7 +243,7 @@ fn copy(state: &State, from: VerdictKey, to: VerdictKey, contents: &mut BTreeMap
 }
 
 /// The identities that some address has.
-pub(super) fn held(state: &State) -> BTreeSet<Identity> {
+fn held(state: &State) -> BTreeSet<Identity> {
     let addresses = state.addresses.values().map(|entry| entry.identity);
     let prefixes = state.prefixes.values().map(|entry| entry.identity);
     addresses.chain(prefixes).chain([Identity::WORLD]).collect()

@@ -8,8 +8,9 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
 use super::{
-    Direction, Labels, Met, Packet, World, cidr, has_named_port, labels_of, namespace_of, node_addresses,
-    selector::selects_as_written,
+    Direction, Labels, Met, Packet, World, cidr, has_named_port, labels_of, met, namespace_of,
+    node_addresses,
+    selector::{may_select_as_written, selects_as_written},
 };
 
 /// What a tier says of a packet.
@@ -27,17 +28,27 @@ impl World {
     /// Asks the policies of a tier in their order (CNP 3).
     pub(super) fn tier_says(&self, tier: &str, pod: &Pod, packet: &Packet, direction: Direction) -> Said {
         let mut policies: Vec<&Value> = self.cluster_policies.iter().collect();
+        policies.retain(|policy| self.tier_of(policy) == tier);
         policies.sort_by_key(|policy| {
             let name = policy["metadata"]["name"].as_str().unwrap_or_default();
-            (priority(policy).unwrap_or(0), name)
+            let first = if self.is_readable(policy) {
+                priority(policy)
+            } else {
+                Some(0)
+            };
+            (first, name)
         });
-        for policy in policies.into_iter().filter(|policy| tier_of(policy) == tier) {
-            // A subject that can not be read might be every pod (rule 18).
-            if self.is_subject(&policy["spec"]["subject"], pod) == Met::No {
+        for policy in policies {
+            let subject = &policy["spec"]["subject"];
+            if !self.is_readable(policy) {
+                // Rule 18: it closes those whom it is about, as far as that can be read, and before all others.
+                if self.may_be_subject(subject, pod) {
+                    return Said::Deny;
+                }
                 continue;
             }
-            if priority(policy).is_none() {
-                return Said::Deny; // nobody knows when it is to be asked (rule 18)
+            if self.is_subject(subject, pod) == Met::No {
+                continue;
             }
             let rules = match direction {
                 Direction::Ingress => &policy["spec"]["ingress"],
@@ -57,11 +68,38 @@ impl World {
         Said::Nothing
     }
 
+    /// A tier that nobody knows is the one that nothing overrides, and so is that of a policy that can not be read.
+    fn tier_of(&self, policy: &Value) -> &'static str {
+        match policy["spec"]["tier"].as_str() {
+            Some("Baseline") if self.is_readable(policy) => "Baseline",
+            _ => "Admin",
+        }
+    }
+
+    /// It says whom it is about and when it is to be asked.
+    fn is_readable(&self, policy: &Value) -> bool {
+        let subject = self.is_subject(&policy["spec"]["subject"], &Pod::default());
+        priority(policy).is_some() && subject != Met::Unknown
+    }
+
     fn is_subject(&self, subject: &Value, pod: &Pod) -> Met {
         match fields(subject).as_slice() {
             [("namespaces", selector)] => self.in_namespaces(selector, pod),
             [("pods", pods)] => self.among_pods(pods, pod),
             _ => Met::Unknown,
+        }
+    }
+
+    fn may_be_subject(&self, subject: &Value, pod: &Pod) -> bool {
+        let namespace = self.namespace_labels(namespace_of(&pod.metadata.namespace));
+        let labels = labels_of(&pod.metadata.labels);
+        match fields(subject).as_slice() {
+            [("namespaces", selector)] => may_select_as_written(selector, &namespace),
+            [("pods", pods)] => {
+                may_select_as_written(&pods["namespaceSelector"], &namespace)
+                    && may_select_as_written(&pods["podSelector"], &labels)
+            }
+            _ => true,
         }
     }
 
@@ -181,10 +219,6 @@ impl World {
     }
 }
 
-fn met(yes: bool) -> Met {
-    if yes { Met::Yes } else { Met::No }
-}
-
 /// `None` where it is no port.
 fn port_matches(port: &Value, asked: u16) -> Option<bool> {
     let number = |value: &Value| {
@@ -201,14 +235,6 @@ fn port_matches(port: &Value, asked: u16) -> Option<bool> {
             (known && first < last).then_some(first <= asked && asked <= last)
         }
         _ => None,
-    }
-}
-
-/// A tier that nobody knows, or a place in it, is the one that nothing overrides.
-fn tier_of(policy: &Value) -> &str {
-    match policy["spec"]["tier"].as_str() {
-        Some("Baseline") if priority(policy).is_some() => "Baseline",
-        _ => "Admin",
     }
 }
 

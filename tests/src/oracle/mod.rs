@@ -72,6 +72,10 @@ enum Met {
     Unknown,
 }
 
+fn met(yes: bool) -> Met {
+    if yes { Met::Yes } else { Met::No }
+}
+
 type Labels = BTreeMap<String, String>;
 
 /// The label that every namespace has (rule 19).

@@ -11,7 +11,8 @@ use k8s_openapi::{
 };
 
 use super::{
-    Direction, Met, Packet, World, cidr, has_named_port, labels_of, namespace_of, selector::selects,
+    Direction, Met, Packet, World, cidr, has_named_port, labels_of, namespace_of,
+    selector::{may_select, selects},
 };
 
 impl World {
@@ -33,11 +34,10 @@ impl World {
                 continue;
             }
             let selected = match &spec.pod_selector {
-                None => Met::Yes, // rule 4
-                Some(selector) => selects(selector, &labels_of(&pod.metadata.labels)),
+                None => true,                                                             // rule 4
+                Some(selector) => may_select(selector, &labels_of(&pod.metadata.labels)), // rule 18
             };
-            // Rule 18: what can not be read does not open.
-            if selected == Met::No {
+            if !selected {
                 continue;
             }
             isolated = true;

@@ -1,44 +1,58 @@
 //! Random small clusters, as Kubernetes objects.
 //!
+//! ```text
+//! alphabets ─► pods, nodes, namespaces ┐
+//!           ─► NetworkPolicies         ├─► World ─► YAML ─► the border and everything behind it
+//!           ─► ClusterNetworkPolicies  ┘       └──► the judge
+//! ```
 //! The alphabets are small on purpose: three namespaces, two label keys with three values (one of them empty), a handful
-//! of ports and prefixes, so that selectors, blocks and ports meet all the time, at their edges too.
+//! of ports and prefixes, so that selectors, blocks and ports meet all the time, at their edges too. Whatever the API
+//! could hold is in them, what is invalid included.
 
-use std::collections::BTreeMap;
+mod cluster;
+pub mod manifests;
+mod objects;
+mod policies;
+
+use std::{collections::BTreeMap, net::IpAddr};
 
 use k8s_openapi::{
     api::{
-        core::v1::{Container, ContainerPort, Namespace, Pod, PodIP, PodSpec, PodStatus},
-        networking::v1::{
-            IPBlock, NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer,
-            NetworkPolicyPort, NetworkPolicySpec,
-        },
+        core::v1::{Node, Pod},
+        networking::v1::NetworkPolicy,
     },
-    apimachinery::pkg::{
-        apis::meta::v1::{LabelSelector, LabelSelectorRequirement, ObjectMeta},
-        util::intstr::IntOrString,
-    },
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
-use crate::oracle::World;
+use crate::oracle::{World, addresses, finished, node_addresses, on_host_network};
 
 /// The node whose pods are the subjects.
 pub const NODE: &str = "node-a";
+/// The nodes' names. The pods of the n-th have addresses in `10.244.N.0/24` and `fd00:10:244:N::/64`.
+pub const NODES: [&str; 3] = [NODE, "node-b", "node-c"];
+/// The networks of all pods.
+pub const POD_NETWORKS: [&str; 2] = ["10.244.0.0/16", "fd00:10:244::/48"];
 /// Addresses that no pod has: outside, inside a block's exception, and in the pod network.
-pub const STRANGERS: [&str; 4] = ["192.0.2.7", "198.51.100.9", "10.244.0.200", "10.244.1.201"];
+pub const STRANGERS: [&str; 6] = [
+    "192.0.2.7",
+    "198.51.100.9",
+    "10.244.0.200",
+    "10.244.1.201",
+    "2001:db8::7",
+    "fd00:10:244::200",
+];
 /// Destination ports worth asking about.
-pub const PORTS: [u16; 6] = [53, 79, 80, 8080, 8081, 65535];
+pub const PORTS: [u16; 7] = [1, 53, 79, 80, 8080, 8081, 65535];
 
-const NAMESPACES: [&str; 3] = ["a", "b", "c"];
+const DEFAULT: &str = "default";
+const NAMESPACES: [&str; 3] = ["a", "b", DEFAULT];
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 const KEYS: [&str; 2] = ["app", "tier"];
 const VALUES: [&str; 3] = ["web", "db", ""];
-const TYPES: [Option<&[&str]>; 4] = [
-    None,
-    Some(&["Ingress"]),
-    Some(&["Egress"]),
-    Some(&["Ingress", "Egress"]),
-];
-const BLOCKS: [&str; 8] = [
+const PORT_NAMES: [&str; 3] = ["web", "dns", "none"];
+/// Networks in the usual notation: everything, pods, nodes and strangers, whole and in part.
+const NETWORKS: [&str; 16] = [
     "0.0.0.0/0",
     "10.244.0.0/16",
     "10.244.0.0/24",
@@ -47,59 +61,119 @@ const BLOCKS: [&str; 8] = [
     "192.0.2.0/24",
     "192.0.2.7/32",
     "198.51.100.8/31",
+    "192.168.0.0/16",
+    "192.168.0.2/32",
+    "::/0",
+    "fd00:10:244::/48",
+    "fd00:10:244::/64",
+    "fd00:10:244::2/128",
+    "fd00:192:168::/64",
+    "2001:db8::/32",
+];
+/// Networks in other notations, and what is no network at all.
+const SLOPPY: [&str; 10] = [
+    "010.244.000.000/24",
+    "10.244.0.3/31",
+    "10.244.0.0/016",
+    "::ffff:10.244.0.0/112",
+    "::ffff:10.244.0.2/0",
+    "fd00:10:244::00003/127",
+    "10.244.0.0",
+    "10.244.0.256/24",
+    "0.0.0.0/33",
+    "",
 ];
 
-/// A world with `1..=local` pods on [`NODE`] and up to four elsewhere.
+/// What a world is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope {
+    /// The most pods on [`NODE`].
+    pub local: usize,
+    /// The most ClusterNetworkPolicies.
+    pub cluster_policies: usize,
+}
+
+/// A world that a lab can bring to life: NetworkPolicies only, pods with one IPv4 address and a namespace that they
+/// name, those of [`NODE`] running.
 pub fn world(local: usize) -> impl Strategy<Value = World> {
-    let namespaces = vec(labels(), NAMESPACES.len()).prop_map(|all| {
-        let named = NAMESPACES.iter().zip(all);
-        named
-            .map(|(name, labels)| Namespace {
-                metadata: ObjectMeta {
-                    name: Some((*name).into()),
-                    labels: Some(labels),
-                    ..Default::default()
-                },
-                ..Default::default()
-            })
-            .collect()
-    });
-    let pods = (vec(pod(), 1..=local), vec(pod(), 0..=4)).prop_map(|(here, there)| {
-        let place = |node: &'static str, subnet: u8| {
-            move |(number, mut pod): (usize, Pod)| {
-                pod.metadata.name = Some(format!("pod-{subnet}-{number}"));
-                pod.metadata.uid = Some(format!("uid-{subnet}-{number}"));
-                pod.spec.get_or_insert_default().node_name = Some(node.into());
-                let ip = format!("10.244.{subnet}.{}", number + 1);
-                let status = pod.status.get_or_insert_default();
-                status.pod_ips = Some(vec![PodIP { ip: ip.clone() }]);
-                status.pod_ip = Some(ip);
-                pod
-            }
-        };
-        let here = here.into_iter().map(running).enumerate().map(place(NODE, 0));
-        here.chain(there.into_iter().enumerate().map(place("node-b", 1)))
-            .collect()
-    });
-    (namespaces, pods, vec(policy(), 0..=4)).prop_map(|(namespaces, pods, policies)| {
-        let number = |(i, mut policy): (usize, NetworkPolicy)| {
-            policy.metadata.name = Some(format!("policy-{i}"));
+    let scope = Scope {
+        local,
+        cluster_policies: 0,
+    };
+    world_of(scope).prop_map(|mut world| {
+        world.nodes.clear();
+        // A finished pod whose address another has can not be told from it there.
+        world
+            .pods
+            .retain(|pod| pod.metadata.name.as_deref() != Some("old"));
+        world.pods.iter_mut().for_each(objects::tame);
+        for policy in &mut world.policies {
             policy
-        };
-        World {
-            namespaces,
-            pods,
-            policies: policies.into_iter().enumerate().map(number).collect(),
-            ..World::default()
+                .metadata
+                .namespace
+                .get_or_insert_with(|| DEFAULT.to_owned());
         }
+        world
     })
 }
 
-/// A subject has an interface, so it runs on the pod network.
-fn running(mut pod: Pod) -> Pod {
-    pod.status.get_or_insert_default().phase = Some("Running".into());
-    pod.spec.get_or_insert_default().host_network = None;
-    pod
+/// A world of this scope.
+pub fn world_of(scope: Scope) -> impl Strategy<Value = World> {
+    (
+        objects::namespaces(),
+        objects::nodes(),
+        objects::pods(scope.local),
+        vec(policies::policy(), 0..=4),
+        vec(cluster::policy(), 0..=scope.cluster_policies),
+    )
+        .prop_map(|(namespaces, nodes, mut pods, policies, cluster_policies)| {
+            let known = |name: Option<&str>| {
+                nodes
+                    .iter()
+                    .any(|node: &Node| node.metadata.name.as_deref() == name)
+            };
+            // Nobody can tell whose the address of such a pod was.
+            pods.retain(|pod| {
+                let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+                known(node) || !(on_host_network(pod) && finished(pod))
+            });
+            let number = |(i, mut policy): (usize, NetworkPolicy)| {
+                policy.metadata.name = Some(format!("policy-{i}"));
+                policy
+            };
+            let number_cluster = |(i, mut policy): (usize, serde_json::Value)| {
+                policy["metadata"]["name"] = format!("cluster-{i}").into();
+                policy
+            };
+            let cluster_policies = cluster_policies.into_iter().enumerate();
+            World {
+                namespaces,
+                nodes,
+                pods,
+                policies: policies.into_iter().enumerate().map(number).collect(),
+                cluster_policies: cluster_policies.map(number_cluster).collect(),
+            }
+        })
+}
+
+/// The pods of [`NODE`] that have an interface: on the pod network, and with addresses that no later pod has.
+pub fn subjects(world: &World) -> Vec<&Pod> {
+    let pods = world.pods.iter().filter(|pod| {
+        let here = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(NODE);
+        here && !on_host_network(pod) && addresses(pod).next().is_some()
+    });
+    let inherited = |pod: &Pod| addresses(pod).any(|address| world.owner(address).is_some());
+    pods.filter(|pod| !(finished(pod) && inherited(pod))).collect()
+}
+
+/// Every address that is worth asking about, once: of pods, nodes and strangers.
+pub fn ends(world: &World) -> Vec<IpAddr> {
+    let mut all: Vec<IpAddr> = world.pods.iter().flat_map(addresses).collect();
+    all.extend(world.nodes.iter().flat_map(node_addresses));
+    all.extend(STRANGERS.map(|text| text.parse::<IpAddr>().expect("an address")));
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 fn labels() -> impl Strategy<Value = BTreeMap<String, String>> {
@@ -111,168 +185,51 @@ fn labels() -> impl Strategy<Value = BTreeMap<String, String>> {
     })
 }
 
-fn pod() -> impl Strategy<Value = Pod> {
-    let phase = prop_oneof![6 => Just("Running"), 1 => Just("Succeeded"), 1 => Just("Failed")];
-    let host_network = prop_oneof![6 => Just(None), 1 => Just(Some(true))];
-    (
-        select(&NAMESPACES[..]),
-        labels(),
-        phase,
-        host_network,
-        containers(),
-        containers(),
-    )
-        .prop_map(
-            |(namespace, labels, phase, host_network, containers, sidecars)| Pod {
-                metadata: ObjectMeta {
-                    namespace: Some(namespace.into()),
-                    labels: Some(labels),
-                    ..Default::default()
-                },
-                spec: Some(PodSpec {
-                    containers,
-                    init_containers: Some(
-                        sidecars
-                            .into_iter()
-                            .enumerate()
-                            .map(|(i, c)| Container {
-                                restart_policy: (i == 0).then(|| "Always".into()),
-                                ..c
-                            })
-                            .collect(),
-                    ),
-                    host_network,
-                    ..Default::default()
-                }),
-                status: Some(PodStatus {
-                    phase: Some(phase.into()),
-                    ..Default::default()
-                }),
-            },
-        )
+fn strings(all: Vec<&str>) -> Vec<String> {
+    all.into_iter().map(Into::into).collect()
 }
 
-fn containers() -> impl Strategy<Value = Vec<Container>> {
-    let port = (
-        option::of(select(&["web", "dns"][..])),
-        select(&PORTS[..]),
-        protocol(),
-    )
-        .prop_map(|(name, number, protocol)| ContainerPort {
-            name: name.map(Into::into),
-            container_port: number.into(),
-            protocol,
-            ..Default::default()
-        });
-    vec(vec(port, 0..=2), 0..=2).prop_map(|containers| {
-        let named = containers.into_iter().enumerate();
-        named
-            .map(|(i, ports)| Container {
-                name: format!("c{i}"),
-                ports: Some(ports),
-                ..Default::default()
-            })
-            .collect()
-    })
-}
-
-fn protocol() -> impl Strategy<Value = Option<String>> {
-    select(&[None, Some("TCP"), Some("UDP")][..]).prop_map(|p| p.map(Into::into))
-}
-
-fn policy() -> impl Strategy<Value = NetworkPolicy> {
-    let types = select(&TYPES[..]);
-    let rules = || option::of(vec((peers(), ports()), 0..=3));
-    (
-        select(&NAMESPACES[..]),
-        option::weighted(0.9, selector()),
-        types,
-        rules(),
-        rules(),
-    )
-        .prop_map(
-            |(namespace, pod_selector, types, ingress, egress)| NetworkPolicy {
-                metadata: ObjectMeta {
-                    namespace: Some(namespace.into()),
-                    ..Default::default()
-                },
-                spec: Some(NetworkPolicySpec {
-                    pod_selector,
-                    policy_types: types.map(|all| all.iter().map(|t| (*t).into()).collect()),
-                    ingress: ingress.map(|rules| {
-                        let rules = rules.into_iter();
-                        rules
-                            .map(|(from, ports)| NetworkPolicyIngressRule { from, ports })
-                            .collect()
-                    }),
-                    egress: egress.map(|rules| {
-                        let rules = rules.into_iter();
-                        rules
-                            .map(|(to, ports)| NetworkPolicyEgressRule { to, ports })
-                            .collect()
-                    }),
-                }),
-            },
-        )
-}
-
-fn peers() -> impl Strategy<Value = Option<Vec<NetworkPolicyPeer>>> {
-    let block =
-        (select(&BLOCKS[..]), option::of(vec(select(&BLOCKS[..]), 0..=2))).prop_map(|(cidr, except)| {
-            let except = except.map(|all| all.into_iter().map(Into::into).collect());
-            NetworkPolicyPeer {
-                ip_block: Some(IPBlock {
-                    cidr: cidr.into(),
-                    except,
-                }),
-                ..Default::default()
-            }
-        });
-    let pods =
-        (option::of(selector()), option::of(selector())).prop_map(|(namespace_selector, pod_selector)| {
-            NetworkPolicyPeer {
-                namespace_selector,
-                pod_selector,
-                ip_block: None,
-            }
-        });
-    option::of(vec(prop_oneof![block, pods], 0..=3))
-}
-
-fn ports() -> impl Strategy<Value = Option<Vec<NetworkPolicyPort>>> {
-    let number = prop_oneof![
-        4 => (select(&PORTS[..]), option::of(select(&PORTS[..])))
-            .prop_map(|(first, last)| (Some(IntOrString::Int(first.into())), last.map(i32::from))),
-        2 => select(&["web", "dns", "none"][..]).prop_map(|name| (Some(IntOrString::String(name.into())), None)),
-        1 => Just((None, None)),
-    ];
-    let port = (number, protocol()).prop_map(|((port, end_port), protocol)| NetworkPolicyPort {
-        port,
-        end_port,
-        protocol,
-    });
-    option::of(vec(port, 0..=6))
-}
-
+/// A selector of pods or nodes.
 fn selector() -> impl Strategy<Value = LabelSelector> {
-    let requirement = (
-        select(&KEYS[..]),
-        select(&["In", "NotIn", "Exists", "DoesNotExist"][..]),
-        vec(select(&VALUES[..]), 1..=2),
-    )
-        .prop_map(|(key, operator, values)| LabelSelectorRequirement {
-            key: key.into(),
-            operator: operator.into(),
-            values: operator
-                .ends_with("In")
-                .then(|| values.into_iter().map(Into::into).collect()),
-        });
     (
         option::of(labels()),
-        option::weighted(0.4, vec(requirement, 0..=2)),
+        option::weighted(0.4, vec(requirement(), 0..=2)),
     )
         .prop_map(|(match_labels, match_expressions)| LabelSelector {
             match_labels,
             match_expressions,
         })
+}
+
+/// A selector of namespaces: by labels or by name.
+fn namespace_selector() -> impl Strategy<Value = LabelSelector> {
+    let by_name =
+        (select(&["In", "NotIn"][..]), vec(select(&NAMESPACES[..]), 1..=2)).prop_map(|(operator, names)| {
+            let requirement = LabelSelectorRequirement {
+                key: NAME_LABEL.into(),
+                operator: operator.into(),
+                values: Some(strings(names)),
+            };
+            LabelSelector {
+                match_expressions: Some(vec![requirement]),
+                match_labels: None,
+            }
+        });
+    prop_oneof![2 => selector(), 1 => by_name]
+}
+
+fn requirement() -> impl Strategy<Value = LabelSelectorRequirement> {
+    let of = |operator: &'static str, values: Option<Vec<&'static str>>| (operator, values);
+    let values = || vec(select(&VALUES[..]), 1..=2);
+    let shape = prop_oneof![
+        8 => (select(&["In", "NotIn"][..]), values()).prop_map(move |(operator, values)| of(operator, Some(values))),
+        8 => select(&["Exists", "DoesNotExist"][..]).prop_map(move |operator| of(operator, None)),
+        1 => select(&["In", "NotIn"][..]).prop_map(move |operator| of(operator, Some(Vec::new()))),
+        1 => select(&["Exists", "DoesNotExist", "Equals"][..]).prop_map(move |operator| of(operator, Some(vec!["web"]))),
+    ];
+    (select(&KEYS[..]), shape).prop_map(|(key, (operator, values))| LabelSelectorRequirement {
+        key: key.into(),
+        operator: operator.into(),
+        values: values.map(strings),
+    })
 }
