@@ -461,7 +461,8 @@ impl Space {
 
 /// What a pod says of its node's addresses: where the node has no object, that is all there is.
 fn host_addresses(pod: &Pod) -> BTreeSet<(IpAddr, &str)> {
-    let shared = if pod.host_network {
+    // SEMANTICS 31: one that has finished speaks for no address any more.
+    let shared = if pod.host_network && !pod.finished {
         pod.addresses.as_slice()
     } else {
         &[]

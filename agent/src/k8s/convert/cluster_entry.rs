@@ -168,8 +168,8 @@ fn destination(protocol: u8, port: &Port) -> Result<PortMatch, String> {
         } => (in_range("range.start", *start)?, in_range("range.end", *end)?),
         Port { .. } => return Err(": expected either number or range".to_owned()),
     };
-    if last < first {
-        return Err(format!(".range: end {last} is smaller than start {first}"));
+    if port.range.is_some() && last <= first {
+        return Err(format!(".range: end {last} is not greater than start {first}"));
     }
     Ok(PortMatch::Range {
         protocol,

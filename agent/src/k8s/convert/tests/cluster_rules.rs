@@ -251,8 +251,8 @@ fn protocols_are_what_their_field_says() {
             vec![range(protocol::UDP, 1, 65535)],
         ),
         (
-            "{tcp: {destinationPort: {range: {start: 5, end: 5}}}}",
-            vec![range(protocol::TCP, 5, 5)],
+            "{tcp: {destinationPort: {range: {start: 5, end: 6}}}}",
+            vec![range(protocol::TCP, 5, 6)],
         ),
         ("{destinationNamedPort: http}", named("http").to_vec()),
         ("{destinationNamedPort: h, tcp: null}", named("h").to_vec()),
@@ -297,6 +297,7 @@ fn protocols_that_are_not_understood_fail_closed() {
             "POL003",
         ),
         ("{tcp: {destinationPort: {range: {start: 2, end: 1}}}}", "POL003"),
+        ("{tcp: {destinationPort: {range: {start: 5, end: 5}}}}", "POL003"),
         ("{tcp: {destinationPort: {range: {start: 0, end: 1}}}}", "POL003"),
         (
             "{tcp: {destinationPort: {range: {start: 1, end: 65536}}}}",
