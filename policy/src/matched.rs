@@ -5,17 +5,14 @@
 //! namespaces ────┴─► answers of the pods that answer anything
 //! ```
 //! A namespace whose stamp is the same holds the same pods with the same labels, so only its answers to terms that came
-//! or went are looked at again. Forgetting everything at any time changes no result.
+//! or went are looked at again, and its signatures only if prefixes came or went too. Forgetting everything at any time changes no result.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use crate::{
     model::Pod,
     numbers::Numbers,
+    signature::Signature,
     terms::{Answers, Term, TermId, Terms},
     world::{Space, Stamp, World, addresses},
 };
@@ -25,7 +22,8 @@ use crate::{
 pub(crate) struct Matched {
     used: BTreeSet<TermId>,
     terms: Terms,
-    spaces: BTreeMap<String, MatchedSpace>,
+    /// By name.
+    spaces: Vec<(String, MatchedSpace)>,
 }
 
 #[derive(Debug, Default)]
@@ -33,22 +31,34 @@ struct MatchedSpace {
     stamp: Stamp,
     /// Pods that answer something at some address, by name.
     pods: Vec<MatchedPod>,
+    /// Whether their signatures say what they answer.
+    signed: bool,
 }
 
 #[derive(Debug)]
 struct MatchedPod {
     pod: Arc<Pod>,
-    at: Vec<(IpAddr, Answers)>,
+    at: Vec<MatchedAddress>,
+}
+
+#[derive(Debug)]
+struct MatchedAddress {
+    address: IpAddr,
+    answers: Answers,
+    /// The answers with the prefixes around the address.
+    signature: Signature,
 }
 
 impl Matched {
     /// Brings it to this world and these terms.
     pub(crate) fn update(&mut self, world: &World, used: BTreeSet<TermId>, numbers: &Numbers) {
         let asked_for_ports = self.terms.asks_for_ports();
+        let mut same_prefixes = true;
         let came = (used != self.used).then(|| {
             let went: BTreeSet<TermId> = self.used.difference(&used).copied().collect();
             let came: BTreeSet<TermId> = used.difference(&self.used).copied().collect();
-            self.terms = Terms::new(&used, numbers);
+            let before = std::mem::replace(&mut self.terms, Terms::new(&used, numbers));
+            same_prefixes = self.terms.same_prefixes(&before);
             // Only selectors of pods need asking them.
             let of_pods = |id: &TermId| matches!(numbers.term(*id).map(Arc::as_ref), Some(Term::Pods { .. }));
             let came: BTreeSet<TermId> = came.into_iter().filter(of_pods).collect();
@@ -58,12 +68,16 @@ impl Matched {
         let anew = came.is_some() && (asked_for_ports || self.terms.asks_for_ports());
         self.used = used;
 
-        let mut before = std::mem::take(&mut self.spaces);
+        let mut before = std::mem::take(&mut self.spaces).into_iter().peekable();
+        self.spaces.reserve(world.spaces().len());
         for (name, space) in world.spaces() {
-            let known = before
-                .remove(name)
-                .filter(|known| known.stamp.same(space.stamp()));
-            let matched = match (known, &came) {
+            // Side by side: there may be many thousands, and most are as before.
+            while before.next_if(|(known, _)| known < name).is_some() {}
+            let (own, known) = before
+                .next_if(|(known, _)| known == name)
+                .map_or_else(|| (name.clone(), None), |(own, known)| (own, Some(known)));
+            let known = known.filter(|known| known.stamp.same(space.stamp()));
+            let mut matched = match (known, &came) {
                 (Some(known), None) => known,
                 (Some(mut known), Some((terms, nothing, went))) if !anew => {
                     known.forget(went);
@@ -74,7 +88,10 @@ impl Matched {
                 }
                 (Some(_) | None, _) => MatchedSpace::of(name, space, &self.terms),
             };
-            self.spaces.insert(name.clone(), matched);
+            if !(matched.signed && same_prefixes) {
+                matched.sign(&self.terms);
+            }
+            self.spaces.push((own, matched));
         }
     }
 
@@ -83,11 +100,10 @@ impl Matched {
         &self.terms
     }
 
-    /// Addresses at which some pod answers something, with what it answers.
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = (IpAddr, &Answers)> {
-        let pods = self.spaces.values().flat_map(|space| &space.pods);
-        pods.flat_map(|pod| &pod.at)
-            .map(|(address, answers)| (*address, answers))
+    /// Addresses at which some pod answers something, with what they answer if it is the pod's alone.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = (IpAddr, &Signature)> {
+        let pods = self.spaces.iter().flat_map(|(_, space)| &space.pods);
+        pods.flat_map(|pod| &pod.at).map(|at| (at.address, &at.signature))
     }
 }
 
@@ -99,7 +115,11 @@ impl MatchedSpace {
             for pod in space.pods() {
                 let at = addresses(pod).into_iter().filter_map(|address| {
                     let answers = terms.of_pod(&local, pod, Some(address));
-                    (!answers.is_empty()).then_some((address, answers))
+                    (!answers.is_empty()).then(|| MatchedAddress {
+                        address,
+                        answers,
+                        signature: Signature::default(),
+                    })
                 });
                 let at: Vec<_> = at.collect();
                 if !at.is_empty() {
@@ -113,7 +133,15 @@ impl MatchedSpace {
         Self {
             stamp: space.stamp(),
             pods,
+            signed: false,
         }
+    }
+
+    fn sign(&mut self, terms: &Terms) {
+        for at in self.pods.iter_mut().flat_map(|pod| &mut pod.at) {
+            at.signature = terms.at(at.address, Signature::known(at.answers.clone()));
+        }
+        self.signed = true;
     }
 
     fn forget(&mut self, went: &BTreeSet<TermId>) {
@@ -121,10 +149,12 @@ impl MatchedSpace {
             return;
         }
         for pod in &mut self.pods {
-            for (_, answers) in &mut pod.at {
-                answers.retain(|(term, _)| !went.contains(term));
+            for at in &mut pod.at {
+                let before = at.answers.len();
+                at.answers.retain(|(term, _)| !went.contains(term));
+                self.signed &= at.answers.len() == before;
             }
-            pod.at.retain(|(_, answers)| !answers.is_empty());
+            pod.at.retain(|at| !at.answers.is_empty());
         }
         self.pods.retain(|pod| !pod.at.is_empty());
     }
@@ -142,13 +172,14 @@ impl MatchedSpace {
             }
             if let Some(new) = more.next_if(|new| new.pod.name == known.pod.name) {
                 // Both hold every address of the pod: without named ports what is answered at one is at all.
-                for ((_, answers), (_, extra)) in known.at.iter_mut().zip(new.at) {
-                    answers.extend(extra);
+                for (at, extra) in known.at.iter_mut().zip(new.at) {
+                    at.answers.extend(extra.answers);
                 }
             }
             merged.push(known);
         }
         merged.extend(more);
         self.pods = merged;
+        self.signed = false;
     }
 }

@@ -249,7 +249,6 @@ impl<K: Ord + Clone> Pool<K> {
 }
 
 /// Numbers in a state.
-#[derive(Default)]
 struct Used {
     identities: BTreeSet<u32>,
     slots: BTreeSet<u32>,
@@ -260,28 +259,37 @@ struct Used {
 
 impl Used {
     fn of(state: &State) -> Self {
-        let mut used = Self::default();
-        for record in state.endpoints.values() {
-            used.indices.insert(u32::from(record.index));
-            used.slots.extend([record.ingress.slot(), record.egress.slot()]);
+        let endpoints = || state.endpoints.values();
+        let verdicts = || state.verdicts.iter();
+        let addresses = state.addresses.values().map(|entry| entry.identity.0);
+        let prefixes = state.prefixes.values().map(|entry| entry.identity.0);
+        let by_endpoints = endpoints().flat_map(|record| [record.ingress.slot(), record.egress.slot()]);
+        let by_records = state.slots.values().map(|record| record.cookie.0);
+        let by_entries = verdicts().flat_map(|(_, entry)| {
+            let ranges = entry.ranges.iter().map(|range| range.cookie.0);
+            ranges.chain([entry.cookie.0])
+        });
+        Self {
+            identities: set(verdicts()
+                .map(|(key, _)| key.identity.0)
+                .chain(addresses)
+                .chain(prefixes)),
+            slots: set(by_endpoints
+                .chain(state.slots.keys().copied())
+                .chain(verdicts().map(|(key, _)| key.slot))),
+            port_sets: set(verdicts()
+                .map(|(_, entry)| entry.port_set)
+                .chain(state.ports.keys().map(|key| key.set))),
+            cookies: set(by_records.chain(by_entries)),
+            indices: set(endpoints().map(|record| u32::from(record.index))),
         }
-        for (slot, record) in &state.slots {
-            used.slots.insert(*slot);
-            used.cookies.insert(record.cookie.0);
-        }
-        for (key, entry) in &state.verdicts {
-            used.slots.insert(key.slot);
-            used.identities.insert(key.identity.0);
-            used.port_sets.insert(entry.port_set);
-            used.cookies.insert(entry.cookie.0);
-            used.cookies
-                .extend(entry.ranges.iter().map(|range| range.cookie.0));
-        }
-        used.port_sets.extend(state.ports.keys().map(|key| key.set));
-        used.identities
-            .extend(state.addresses.values().map(|entry| entry.identity.0));
-        used.identities
-            .extend(state.prefixes.values().map(|entry| entry.identity.0));
-        used
     }
+}
+
+/// The distinct ones among many of which most are the same.
+fn set(numbers: impl Iterator<Item = u32>) -> BTreeSet<u32> {
+    let mut numbers: Vec<u32> = numbers.collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers.into_iter().collect()
 }

@@ -4,6 +4,7 @@
 //! Where several claim it, all of them may own it ([`crate::signature`]).
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
@@ -84,47 +85,48 @@ impl<'w> Addresses<'w> {
 
     /// The addresses that need an entry: this node's, local pods', those of nodes and pods that some selector selects.
     /// Any other pod is told apart by its address alone, which is what the prefix map does, unless it must be told apart
-    /// from pods that are not known.
-    pub(crate) fn entries(&self, matched: &Matched) -> BTreeMap<IpAddr, Owner> {
-        let mut entries = BTreeMap::new();
-        let nothing = Answers::new();
-        let of_remote = |address: IpAddr, answers: &Answers| {
-            let alone = self.world.pods_with(address).len() == 1
-                && !self.local.contains_key(&address)
-                && !self.is_node(address);
-            if alone {
-                Owner {
-                    flags: AddressEntry::POD,
-                    ifindex: 0,
-                    signature: self.terms.at(address, Signature::known(answers.clone())),
-                }
-            } else {
-                self.owner(address)
-            }
-        };
-        for (address, answers) in matched.addresses() {
-            entries
-                .entry(address)
-                .or_insert_with(|| of_remote(address, answers));
-        }
+    /// from pods that are not known. In the order of the addresses.
+    pub(crate) fn entries(&self, matched: &Matched) -> Vec<(IpAddr, Owner)> {
+        let mut remote: Vec<(IpAddr, Cow<'_, Signature>)> = matched
+            .addresses()
+            .map(|(address, signature)| (address, Cow::Borrowed(signature)))
+            .collect();
         if self.strangers != Strangers::Ignored {
-            for address in self.world.pod_addresses() {
-                entries
-                    .entry(address)
-                    .or_insert_with(|| of_remote(address, &nothing));
-            }
+            let others = self.world.pod_addresses();
+            remote.extend(others.map(|address| (address, Cow::default())));
         }
+        // Stable, so that what is known of an address stands before what is not.
+        remote.sort_by_key(|(address, _)| *address);
+        remote.dedup_by_key(|(address, _)| *address);
+
         let nodes = self
             .nodes
             .iter()
             .filter(|(_, all)| all.iter().any(|a| !a.is_empty()));
-        for address in nodes
-            .map(|(address, _)| address)
-            .chain(self.local.keys())
-            .chain(&self.own)
-        {
-            entries.insert(*address, self.owner(*address));
+        let nodes = nodes.map(|(address, _)| address);
+        let mut wanted: BTreeSet<IpAddr> = nodes.chain(self.local.keys()).chain(&self.own).copied().collect();
+        let mut entries = Vec::with_capacity(remote.len() + wanted.len());
+        for (address, signature) in remote {
+            let alone = self.world.pods_with(address).len() == 1
+                && !self.local.contains_key(&address)
+                && !self.is_node(address);
+            let owner = if alone {
+                Owner {
+                    flags: AddressEntry::POD,
+                    ifindex: 0,
+                    signature: match signature {
+                        Cow::Borrowed(signature) => signature.clone(),
+                        Cow::Owned(nothing) => self.terms.at(address, nothing),
+                    },
+                }
+            } else {
+                wanted.remove(&address);
+                self.owner(address)
+            };
+            entries.push((address, owner));
         }
+        entries.extend(wanted.into_iter().map(|address| (address, self.owner(address))));
+        entries.sort_by_key(|(address, _)| *address);
         entries
     }
 
@@ -230,8 +232,12 @@ impl<'w> Addresses<'w> {
     /// The prefixes that need an entry, with their signature and [`PrefixEntry`] flags: those that policies name and the
     /// pods' networks.
     pub(crate) fn prefixes(&self) -> BTreeMap<Prefix, (Signature, u32)> {
-        let networks = self.world.pod_networks();
-        let mut nets: BTreeSet<IpNet> = self.terms.prefixes().chain(networks.iter().copied()).collect();
+        let networks = Networks::new(self.world.pod_networks());
+        let mut nets: BTreeSet<IpNet> = self
+            .terms
+            .prefixes()
+            .chain(networks.all.iter().copied())
+            .collect();
         if self.strangers == Strangers::Anywhere {
             nets.extend([IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())]);
         }
@@ -244,7 +250,7 @@ impl<'w> Addresses<'w> {
             nets.insert(IpNet::V4(Ipv4Net::default()));
         }
         let entry = |net: &IpNet, strange: bool| {
-            let pods = networks.iter().any(|network| network.contains(net));
+            let pods = networks.contain(net);
             let flags = if pods { PrefixEntry::POD_NETWORK } else { 0 };
             let signature = self.terms.at_prefix(net, self.stranger(strange && pods));
             (key(net), (signature, flags))
@@ -253,7 +259,7 @@ impl<'w> Addresses<'w> {
         if self.strangers == Strangers::InPodNetworks && !self.world.is_complete() {
             // Nodes' addresses among the pods' are no unknown pods'. A packet that this node masqueraded is judged by
             // prefix, and has such an address.
-            let inside = |address: &IpAddr| networks.iter().any(|network| network.contains(address));
+            let inside = |address: &IpAddr| networks.contain(&IpNet::from(*address));
             for address in self
                 .own
                 .iter()
@@ -266,6 +272,26 @@ impl<'w> Addresses<'w> {
             }
         }
         entries
+    }
+}
+
+/// The pods' networks; each length among them needs one look-up, however many there are.
+struct Networks {
+    all: BTreeSet<IpNet>,
+    lengths: BTreeSet<u8>,
+}
+
+impl Networks {
+    fn new(all: BTreeSet<IpNet>) -> Self {
+        let lengths = all.iter().map(IpNet::prefix_len).collect();
+        Self { all, lengths }
+    }
+
+    /// Whether one of them contains the whole of this.
+    fn contain(&self, net: &IpNet) -> bool {
+        let around = |length: &u8| IpNet::new(net.addr(), *length).map(|net| net.trunc());
+        let mut lengths = self.lengths.range(..=net.prefix_len());
+        lengths.any(|length| around(length).is_ok_and(|around| self.all.contains(&around)))
     }
 }
 

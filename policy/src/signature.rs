@@ -6,15 +6,15 @@
 //! third answer, *maybe*, and rules are read so that whoever owns the address gets nothing that it would not get alone:
 //! a rule that allows needs certainty, a rule that denies does not.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::terms::{Answers, TermId};
 
 /// What an address answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Signature {
-    /// Answered by whoever may own the address; sorted.
-    certain: Vec<(TermId, u16)>,
+    /// Answered by whoever may own the address; sorted. Remembered with each address and handed on with each compilation.
+    certain: Arc<[(TermId, u16)]>,
     /// Answered by some of those who may own it; sorted, nothing of `certain`.
     possible: Vec<(TermId, u16)>,
     /// The owner may be a pod that nobody knows yet: it may answer anything that pods answer.
@@ -84,11 +84,10 @@ impl Signature {
     /// With these too, for certain.
     #[must_use]
     pub(crate) fn with(mut self, terms: impl Iterator<Item = TermId>) -> Self {
-        let before = self.certain.len();
-        self.certain.extend(terms.map(|term| (term, 0)));
-        if self.certain.len() > before {
-            self.certain.sort_unstable();
-            self.certain.dedup();
+        let mut more = terms.map(|term| (term, 0)).peekable();
+        if more.peek().is_some() {
+            let all: Answers = self.certain.iter().copied().chain(more).collect();
+            self.certain = all.into_iter().collect();
         }
         self
     }
@@ -129,7 +128,10 @@ impl Signature {
 
     /// The terms that it answers, or may.
     pub(crate) fn terms(&self) -> impl Iterator<Item = TermId> + '_ {
-        self.certain.iter().chain(&self.possible).map(|(term, _)| *term)
+        self.certain
+            .iter()
+            .chain(self.possible.iter())
+            .map(|(term, _)| *term)
     }
 
     /// The terms with how sure each is.

@@ -138,6 +138,11 @@ impl Terms {
         self.prefixes.keys().copied()
     }
 
+    /// Whether both have the same prefixes, with the same numbers.
+    pub(crate) fn same_prefixes(&self, other: &Self) -> bool {
+        self.prefixes == other.prefixes
+    }
+
     /// Whether named ports of peers are asked for. What a pod answers then depends on its addresses too.
     pub(crate) fn asks_for_ports(&self) -> bool {
         !self.ports.is_empty()
