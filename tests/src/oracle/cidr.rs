@@ -30,12 +30,12 @@ pub(super) fn contains(text: &str, address: IpAddr) -> Option<bool> {
 
 fn masked(bytes: &[u8], length: u32) -> Vec<u8> {
     let mut left = length;
-    let mut keep = |byte: &u8| {
+    let keep = |byte: &u8| {
         let bits = left.min(8);
         left -= bits;
         byte & !u8::MAX.checked_shr(bits).unwrap_or(0)
     };
-    bytes.iter().map(|byte| keep(byte)).collect()
+    bytes.iter().map(keep).collect()
 }
 
 /// Digits only; leading zeros mean nothing.
