@@ -226,7 +226,7 @@ impl Scale {
     /// This node is node 0.
     fn node_of(&self, pod: usize) -> usize {
         let every = self.pods / self.local;
-        if pod % every == 0 {
+        if pod.is_multiple_of(every) {
             0
         } else {
             1 + pod % (self.nodes - 1)
@@ -279,7 +279,7 @@ impl Scale {
             config_hash: None,
             node: Some(node_name(self.node_of(i))),
             host_addresses: vec![node_address(self.node_of(i))],
-            addresses: addresses(self.node_of(i), self.host(i), i % 4 == 0),
+            addresses: addresses(self.node_of(i), self.host(i), i.is_multiple_of(4)),
             host_network: false,
             finished: false,
             ports: vec![port(serving, number), port("metrics", 9090)],
