@@ -112,9 +112,8 @@ fn protocol() -> impl Strategy<Value = Value> {
     prop_oneof![
         2 => kind().prop_map(|kind| json!({kind: {}})),
         4 => (kind(), select(&PORTS[..])).prop_map(|(kind, port)| json!({kind: {"destinationPort": {"number": port}}})),
-        4 => (kind(), range).prop_map(|(kind, (start, end))| match start == end {
-            true => json!({kind: {"destinationPort": {"number": start}}}),
-            false => json!({kind: {"destinationPort": {"range": {"start": start, "end": end}}}}),
+        4 => (kind(), range).prop_map(|(kind, (start, end))| {
+            json!({kind: {"destinationPort": {"range": {"start": start, "end": end}}}})
         }),
         4 => select(&PORT_NAMES[..]).prop_map(|name| json!({"destinationNamedPort": name})),
         1 => unknown_protocol(),

@@ -17,10 +17,7 @@ mod policies;
 use std::{collections::BTreeMap, net::IpAddr};
 
 use k8s_openapi::{
-    api::{
-        core::v1::{Node, Pod},
-        networking::v1::NetworkPolicy,
-    },
+    api::{core::v1::Pod, networking::v1::NetworkPolicy},
     apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -126,17 +123,7 @@ pub fn world_of(scope: Scope) -> impl Strategy<Value = World> {
         vec(policies::policy(), 0..=4),
         vec(cluster::policy(), 0..=scope.cluster_policies),
     )
-        .prop_map(|(namespaces, nodes, mut pods, policies, cluster_policies)| {
-            let known = |name: Option<&str>| {
-                nodes
-                    .iter()
-                    .any(|node: &Node| node.metadata.name.as_deref() == name)
-            };
-            // Nobody can tell whose the address of such a pod was.
-            pods.retain(|pod| {
-                let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-                known(node) || !(on_host_network(pod) && finished(pod))
-            });
+        .prop_map(|(namespaces, nodes, pods, policies, cluster_policies)| {
             let number = |(i, mut policy): (usize, NetworkPolicy)| {
                 policy.metadata.name = Some(format!("policy-{i}"));
                 policy
