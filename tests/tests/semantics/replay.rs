@@ -26,8 +26,8 @@ fn texts() -> BTreeMap<String, String> {
         .collect()
 }
 
-// Covers: SEMANTICS 5, 13, 15, 17, 18, 19, 22, 24, 27, 28, 31, 35, 39
-// Covers: CNP 1, 2, 3, 5, 6
+// Covers: SEMANTICS 15, 17, 18, 19, 22, 24, 27, 28, 31, 35, 39
+// Covers: CNP 2, 6
 #[test]
 fn what_once_went_wrong_stays_right() {
     let texts = texts();
