@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use vethwall_common::verdict::allow;
 
 use crate::{
+    meaning::{Level, ResolvedPeer, ResolvedPort, ResolvedRule, SlotMeaning},
     model::{Mode, RuleAction},
-    resolve::{Level, ResolvedPeer, ResolvedPort, ResolvedRule, SlotMeaning},
     signature::{Match, Signature},
-    terms::TermId,
+    term::TermId,
 };
 
 /// What an answer stems from.

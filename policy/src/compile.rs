@@ -13,73 +13,30 @@ use std::{
     sync::Arc,
 };
 
-use serde::Serialize;
 use vethwall_common::{
     Direction,
     address::Addr,
     endpoint::{EndpointRecord, SlotRef},
     identity::{AddressEntry, Identity, PrefixEntry},
-    verdict::Cookie,
 };
 
 use crate::{
     limits::{self, Limits},
     matched::Matched,
+    meaning::{SlotMeaning, Subject},
     model::{Endpoint, PolicyRef},
     numbers::Numbers,
     owners::{Addresses, Strangers},
-    resolve::{Context, SlotMeaning},
+    resolve::Context,
     signature::{Match, Signature},
     slots::Slots,
     state::State,
-    terms::{TermId, Terms},
+    term::TermId,
+    terms::Terms,
     world::{Stamp, World},
 };
 
-/// What [`compile`] returns.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Compiled {
-    /// The desired state; all generations zero, the plan chooses them.
-    pub state: State,
-    /// What cookies mean.
-    pub cookies: Cookies,
-    /// What identities mean: the selectors and prefixes that their addresses match.
-    pub identities: BTreeMap<Identity, Arc<Vec<String>>>,
-    /// What could not be done as the policies ask. It denies.
-    pub problems: Vec<Problem>,
-}
-
-/// What cookies mean.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cookies(pub BTreeMap<Cookie, Arc<Attribution>>);
-
-impl Cookies {
-    /// What a cookie means, if it is one of these.
-    pub fn get(&self, cookie: Cookie) -> Option<&Attribution> {
-        self.0.get(&cookie).map(Arc::as_ref)
-    }
-}
-
-/// What a verdict stems from.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Attribution {
-    /// The policy of the rule that decided; without a rule, the policies that isolate the pod.
-    pub policies: Vec<PolicyRef>,
-    /// The rule's place in the policy, from 0.
-    pub rule: Option<usize>,
-    /// `ingress` or `egress`.
-    #[serde(serialize_with = "direction_name")]
-    pub direction: Direction,
-}
-
-/// Something that could not be done as asked.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Problem {
-    /// Stable code.
-    pub code: &'static str,
-    /// A sentence for people.
-    pub message: String,
-}
+pub use crate::compiled::{Attribution, Compiled, Cookies, Problem};
 
 /// Compiles the world.
 pub fn compile(world: &World, numbers: &mut Numbers) -> Compiled {
@@ -143,9 +100,6 @@ struct Remembered {
     cluster: Stamp,
     slots: Arc<[SlotMeaning; 2]>,
 }
-
-/// A local interface with what decides in each direction.
-pub(crate) type Subject<'w> = (&'w Endpoint, Arc<[SlotMeaning; 2]>);
 
 impl Memory {
     fn compile(&mut self, world: &World, numbers: &mut Numbers, limits: &Limits) -> Compiled {
@@ -337,8 +291,4 @@ fn one_of_each(addresses: &[IpAddr]) -> [Addr; 2] {
         family.next().map_or(Addr::NONE, Addr::from)
     };
     [first(true), first(false)]
-}
-
-pub(crate) fn direction_name<S: serde::Serializer>(direction: &Direction, s: S) -> Result<S::Ok, S::Error> {
-    s.serialize_str(direction.name())
 }

@@ -1,15 +1,15 @@
 //! An answer in the form the programs look up: a default, up to four inline ranges, pages of a port set.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vethwall_common::verdict::{
     Cookie, INLINE_RANGES, PORTS_PER_PAGE, PortRange, PortsPage, VerdictEntry, allow,
 };
 
-use crate::{
-    answer::{Answer, Bits, Range},
-    numbers::Pages,
-};
+use crate::answer::{Answer, Bits, Range};
+
+/// Pages of a port set by (protocol, page).
+pub(crate) type Pages = BTreeMap<(u8, u8), PortsPage>;
 
 /// An encoded answer; the port set's number is still missing.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -26,10 +26,12 @@
 
 mod answer;
 pub mod compile;
+mod compiled;
 mod encode;
 pub mod explain;
 pub mod limits;
 mod matched;
+mod meaning;
 pub mod model;
 pub mod numbers;
 mod owners;
@@ -40,29 +42,8 @@ pub mod selector;
 mod signature;
 mod slots;
 pub mod state;
+mod term;
 mod terms;
 #[cfg(test)]
-mod test_cluster;
-#[cfg(test)]
-mod test_compile;
-#[cfg(test)]
-mod test_explain;
-#[cfg(test)]
-mod test_fix;
-#[cfg(test)]
-mod test_judge;
-#[cfg(test)]
-mod test_limits;
-#[cfg(test)]
-mod test_lives;
-#[cfg(test)]
-mod test_memory;
-#[cfg(test)]
-mod test_random;
-#[cfg(test)]
-mod test_semantics;
-#[cfg(test)]
-mod test_shape;
-#[cfg(test)]
-mod test_world;
+mod tests;
 pub mod world;

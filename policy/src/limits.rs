@@ -9,10 +9,10 @@ use ipnet::IpNet;
 use vethwall_common::{Direction, maps};
 
 use crate::{
-    compile::{Problem, Subject},
+    compiled::Problem,
+    encode::Pages,
+    meaning::{Level, SlotMeaning, Subject},
     model::{Endpoint, Peer, Peers, PolicyRef, canonical},
-    numbers::Pages,
-    resolve::{Level, SlotMeaning},
     world::World,
 };
 

@@ -13,7 +13,8 @@ use crate::{
     model::Pod,
     numbers::Numbers,
     signature::Signature,
-    terms::{Answers, Term, TermId, Terms},
+    term::{Answers, Term, TermId},
+    terms::Terms,
     world::{Space, Stamp, World, addresses},
 };
 

@@ -9,26 +9,19 @@ use std::{
     sync::Arc,
 };
 
-use vethwall_common::{
-    endpoint::ENDPOINT_INDEX_SIZE,
-    identity::Identity,
-    maps::MAX_SLOTS,
-    verdict::{Cookie, PortsPage},
-};
+use vethwall_common::{endpoint::ENDPOINT_INDEX_SIZE, identity::Identity, maps::MAX_SLOTS, verdict::Cookie};
 
 use crate::{
-    compile::Attribution,
-    resolve::SlotMeaning,
+    compiled::Attribution,
+    encode::Pages,
+    meaning::SlotMeaning,
     signature::Signature,
     state::State,
-    terms::{Term, TermId},
+    term::{Term, TermId},
 };
 
 /// Identities from here on are a plan's own, for the time between two policies; no meaning gets one.
 pub(crate) const FIRST_TRANSIENT: u32 = 0x8000_0000;
-
-/// Pages of a port set by (protocol, page).
-pub(crate) type Pages = BTreeMap<(u8, u8), PortsPage>;
 
 /// Gives numbers to meanings and remembers them.
 #[derive(Debug)]

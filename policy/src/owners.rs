@@ -19,7 +19,8 @@ use crate::{
     matched::Matched,
     model::{Endpoint, Pod},
     signature::Signature,
-    terms::{Answers, Terms},
+    term::Answers,
+    terms::Terms,
     world::World,
 };
 

@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use crate::terms::{Answers, TermId};
+use crate::term::{Answers, TermId};
 
 /// What an address answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

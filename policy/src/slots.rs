@@ -17,12 +17,12 @@ use vethwall_common::{
 
 use crate::{
     answer::{Answer, Bits, Origin, answer},
-    compile::{Attribution, Compiled},
-    encode::{Encoded, encode},
+    compiled::{Attribution, Compiled, Problem},
+    encode::{Encoded, Pages, encode},
     limits::{self, Limits, Room},
+    meaning::{Level, SlotMeaning},
     model::Mode,
-    numbers::{Numbers, Pages},
-    resolve::{Level, SlotMeaning},
+    numbers::Numbers,
     signature::Signature,
 };
 
@@ -191,7 +191,7 @@ fn with_less(
     meaning: &SlotMeaning,
     live: &BTreeMap<Identity, Arc<Signature>>,
     room: &mut Room<'_>,
-    problems: &mut Vec<crate::compile::Problem>,
+    problems: &mut Vec<Problem>,
 ) -> (SlotMeaning, Draft) {
     let alone = |p: usize| {
         let policies = meaning.policies.get(p).cloned().into_iter().collect();

@@ -204,7 +204,7 @@ impl ClusterNetworkPolicy {
             }
         }
         for (path, selector) in subject.selectors() {
-            if let Err(error) = super::convert::check_selector(selector) {
+            if let Err(error) = super::selector::check_selector(selector) {
                 return fail(field, &format!("{path}.{error}"));
             }
         }

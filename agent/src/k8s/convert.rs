@@ -21,8 +21,8 @@ use vethwall_policy::model::{
     ContainerPort, Labels, Mode, Namespace, NetworkPolicy, Node, Object, Pod, PolicyRef, Tier,
 };
 
+pub use self::cidr::parse_cidr;
 use self::cidr::parse_ip;
-pub use self::{cidr::parse_cidr, selector::check_selector};
 use super::cluster_network_policy::GROUP;
 use crate::manifests::{DEFAULT_NAMESPACE, Isolated, Isolation, Manifest, Sourced, View};
 

@@ -2,3 +2,4 @@
 
 pub mod cluster_network_policy;
 pub mod convert;
+pub(crate) mod selector;

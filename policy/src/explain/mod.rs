@@ -6,6 +6,7 @@
 //! Everything that decides comes from the compiler's own data: the same resolved rules are asked about the same
 //! signatures. Only the sentences are made here, from the objects.
 
+mod asked;
 mod ends;
 pub mod fix;
 pub mod nearest;
@@ -18,7 +19,7 @@ use serde::Serialize;
 use vethwall_common::Direction;
 
 use crate::{
-    compile::direction_name,
+    compiled::direction_name,
     model::{Mode, PolicyRef, RuleAction, Tier},
     world::World,
 };

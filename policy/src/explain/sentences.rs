@@ -7,10 +7,10 @@ use crate::{
     answer::Hit,
     model::{Labels, Node, Peer, PortMatch, Selector, canonical},
     signature::Match,
-    terms::Scope,
+    term::Scope,
 };
 
-use super::side::Asked;
+use super::asked::Asked;
 
 /// What a peer entry asks for; where it does not match, the first thing that failed.
 pub(super) fn peer(asked: &Asked<'_>, peer: &Peer, matches: bool) -> String {

@@ -6,15 +6,17 @@ use vethwall_common::{Direction, protocol, verdict::allow};
 
 use super::{
     Decision, EntryAnswer, PolicyAnswer, RuleAnswer, Side, SideReason,
+    asked::Asked,
     ends::{Found, is_own_node},
     sentences,
 };
 use crate::{
     answer::{Hit, Origin, answer, is_peer, port_hits},
-    model::{Peers, Pod, Ports, RuleAction},
+    meaning::{ResolvedPolicy, ResolvedRule, SlotMeaning},
+    model::{Peers, Ports, RuleAction},
     numbers::Numbers,
     owners::{self, Addresses, Strangers},
-    resolve::{Acting, Context, ResolvedPolicy, ResolvedRule, SlotMeaning, acting},
+    resolve::{Acting, Context, acting},
     signature::{Match, Signature},
     terms::Terms,
     world::World,
@@ -137,17 +139,6 @@ fn signature(world: &World, terms: &Terms, meaning: &SlotMeaning, peer: &Found<'
         (None, Some(pod)) if owners::is_peer(pod) => addresses.signature_of_pod(pod),
         (None, _) => Signature::default(),
     }
-}
-
-/// A packet, asked about at one side.
-pub(super) struct Asked<'a> {
-    pub(super) world: &'a World,
-    pub(super) subject: &'a Pod,
-    pub(super) peer: &'a Found<'a>,
-    pub(super) signature: &'a Signature,
-    pub(super) direction: Direction,
-    pub(super) protocol: u8,
-    pub(super) port: Option<u16>,
 }
 
 impl Asked<'_> {

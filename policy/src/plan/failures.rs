@@ -8,7 +8,7 @@ use crate::{
     compile::compile,
     model::{NetworkPolicy, Object, Peer, PortMatch},
     numbers::Numbers,
-    test_world::{block, endpoint, namespace, own, pod, policy, rule, tcp},
+    tests::world::{block, endpoint, namespace, own, pod, policy, rule, tcp},
     world::World,
 };
 

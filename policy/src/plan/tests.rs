@@ -14,8 +14,8 @@ use crate::{
     numbers::Numbers,
     reader,
     state::State,
-    test_random::{OTHERS, PACKETS, PODS, Parts, change, parts},
-    test_world::ip,
+    tests::random::{OTHERS, PACKETS, PODS, Parts, change, parts},
+    tests::world::ip,
 };
 
 /// Verdicts of every packet: by endpoint, direction, peer (and whether it was masqueraded), packet.

@@ -6,9 +6,12 @@ use serde_json::Value;
 use vethwall_common::protocol;
 use vethwall_policy::model::{Peer, PortMatch, Selector};
 
-use super::{code, parse_cidr, selector::selector};
+use super::{code, parse_cidr};
 use crate::{
-    k8s::cluster_network_policy::{NamespacedPod, Port, PortRange, ProtocolMatch},
+    k8s::{
+        cluster_network_policy::{NamespacedPod, Port, PortRange, ProtocolMatch},
+        selector::selector,
+    },
     manifests::close,
 };
 

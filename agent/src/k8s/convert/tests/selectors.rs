@@ -9,10 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelecto
 use kube_core::{Selector as KubeSelector, SelectorExt as _};
 use proptest::{collection, option, prelude::*};
 
-use super::{
-    super::selector::{check_selector, selector},
-    *,
-};
+use super::*;
+use crate::k8s::selector::{check_selector, selector};
 
 /// `LabelSelectorAsSelector` without the syntax of keys and values, and `Requirement.Matches` of labels/selector.go.
 fn apimachinery(selector: &LabelSelector, labels: &Labels) -> Option<bool> {

@@ -8,8 +8,8 @@ use crate::{
     numbers::Numbers,
     plan::{execute, plan},
     state::State,
-    test_compile::meaning,
-    test_random::{Parts, parts},
+    tests::compile::meaning,
+    tests::random::{Parts, parts},
     world::World,
 };
 

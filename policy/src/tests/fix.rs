@@ -13,9 +13,9 @@ use crate::{
         ClusterNetworkPolicy, ClusterRule, Labels, Mode, NetworkPolicy, Object, Operator, Peer, Peers, Pod,
         Ports, Requirement, Rule, RuleAction, Selector, Tier,
     },
-    test_judge::judge,
-    test_random::{OTHERS, PACKETS, PODS, parts},
-    test_world::{ICMP, TCP, UDP, block, ip, namespace, node, own, pod, policy, port, rule, tcp, within},
+    tests::judge::judge,
+    tests::random::{OTHERS, PACKETS, PODS, parts},
+    tests::world::{ICMP, TCP, UDP, block, ip, namespace, node, own, pod, policy, port, rule, tcp, within},
     world::World,
 };
 

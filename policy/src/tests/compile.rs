@@ -10,9 +10,9 @@ use crate::{
     model::Object,
     numbers::Numbers,
     reader,
-    test_judge::judge,
-    test_random::{OTHERS, PACKETS, PODS, Parts, change, parts},
-    test_world::ip,
+    tests::judge::judge,
+    tests::random::{OTHERS, PACKETS, PODS, Parts, change, parts},
+    tests::world::ip,
     world::World,
 };
 

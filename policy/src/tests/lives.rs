@@ -7,7 +7,7 @@ use crate::{
     model::{Kind, Labels, Namespace, NetworkPolicy, Object, ObjectKey, Pod},
     numbers::Numbers,
     reader,
-    test_world::{TCP, endpoint, ip, namespace, own, pod, policy, rule},
+    tests::world::{TCP, endpoint, ip, namespace, own, pod, policy, rule},
     world::World,
 };
 

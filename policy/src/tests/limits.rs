@@ -11,7 +11,7 @@ use crate::{
     },
     numbers::Numbers,
     reader,
-    test_world::{TCP, block, endpoint, ip, namespace, own, pod, policy, rule, tcp, within},
+    tests::world::{TCP, block, endpoint, ip, namespace, own, pod, policy, rule, tcp, within},
     world::World,
 };
 

@@ -12,8 +12,8 @@ use crate::{
     model::{Mode, NetworkPolicy, Object, Peers, Pod, PolicyRef, PortMatch, Ports, Rule},
     numbers::Numbers,
     reader,
-    test_semantics::{WEB, ask, compiled, ingress, web, with, world},
-    test_world::{TCP, ip, own, pod, policy, rule, tcp},
+    tests::semantics::{WEB, ask, compiled, ingress, web, with, world},
+    tests::world::{TCP, ip, own, pod, policy, rule, tcp},
 };
 
 #[test]

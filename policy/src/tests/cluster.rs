@@ -12,7 +12,7 @@ use crate::{
     },
     numbers::Numbers,
     reader,
-    test_world::{
+    tests::world::{
         ICMP, TCP, UDP, block, endpoint, ip, labels, namespace, node, own, pod, policy, port, rule, selector,
         tcp, within,
     },

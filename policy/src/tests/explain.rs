@@ -6,7 +6,7 @@ use crate::{
         ClusterNetworkPolicy, ClusterRule, Labels, Mode, NetworkPolicy, Object, Peer, Peers, Pod, PolicyRef,
         PortMatch, Ports, RuleAction, Selector, Tier,
     },
-    test_world::{
+    tests::world::{
         ICMP, TCP, block, endpoint, ip, namespace, node, own, pod, policy, port, rule, tcp, within,
     },
     world::World,
@@ -343,7 +343,7 @@ fn selected_without_a_decision_is_open() {
 
 #[test]
 fn nodes_that_are_not_selected_are_told_why() {
-    let nodes = |pairs: &[(&str, &str)]| Peer::Nodes(crate::test_world::selector(pairs));
+    let nodes = |pairs: &[(&str, &str)]| Peer::Nodes(crate::tests::world::selector(pairs));
     let ask = |peer: Peer, to: &str| {
         let Object::ClusterNetworkPolicy(policy) =
             cluster("a", Tier::Admin, RuleAction::Deny, vec![peer], &[])

@@ -15,7 +15,7 @@ use crate::{
         Object, ObjectKey, Operator, Peer, Peers, Pod, PortMatch, Ports, Requirement, Rule, RuleAction,
         Selector, Tier,
     },
-    test_world::{ICMP, TCP, UDP, ip, namespace, node},
+    tests::world::{ICMP, TCP, UDP, ip, namespace, node},
     world::World,
 };
 

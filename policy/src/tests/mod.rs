@@ -1,0 +1,14 @@
+//! Tests of more than one module: rules, explanations, properties over random worlds; and what they share.
+
+mod cluster;
+pub(crate) mod compile;
+mod explain;
+mod fix;
+pub(crate) mod judge;
+mod limits;
+mod lives;
+mod memory;
+pub(crate) mod random;
+pub(crate) mod semantics;
+mod shape;
+pub(crate) mod world;
