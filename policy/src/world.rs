@@ -44,11 +44,12 @@ pub struct World {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Space {
     object: Option<Namespace>,
-    labels: Labels,
+    /// Those of a namespace without an object.
+    name_only: Labels,
     pods: BTreeMap<String, Arc<Pod>>,
-    policies: BTreeMap<String, NetworkPolicy>,
+    policies: BTreeMap<String, Arc<NetworkPolicy>>,
     /// Deleted while the namespace was terminating and had pods.
-    kept: BTreeMap<String, NetworkPolicy>,
+    kept: BTreeMap<String, Arc<NetworkPolicy>>,
     stamp: Stamp,
 }
 
@@ -76,21 +77,23 @@ impl PartialEq for Stamp {
 
 impl Space {
     fn new(name: &str) -> Self {
-        Self {
-            labels: Labels::from([(METADATA_NAME.to_owned(), name.to_owned())]),
-            ..Self::default()
-        }
+        let mut space = Self::default();
+        space.set_object(name, None);
+        space
     }
 
     fn set_object(&mut self, name: &str, object: Option<Namespace>) {
-        self.labels = object
-            .as_ref()
-            .map(|object| object.labels.clone())
-            .unwrap_or_default();
-        self.labels
+        self.object = object;
+        let labels = match &mut self.object {
+            Some(object) => {
+                self.name_only.clear();
+                &mut object.labels
+            }
+            None => &mut self.name_only,
+        };
+        labels
             .entry(METADATA_NAME.to_owned())
             .or_insert_with(|| name.to_owned());
-        self.object = object;
     }
 
     fn terminating(&self) -> bool {
@@ -106,8 +109,10 @@ impl Space {
     }
 
     /// Its labels, `kubernetes.io/metadata.name` among them.
-    pub(crate) const fn labels(&self) -> &Labels {
-        &self.labels
+    pub(crate) fn labels(&self) -> &Labels {
+        self.object
+            .as_ref()
+            .map_or(&self.name_only, |object| &object.labels)
     }
 
     /// Its pods, by name.
@@ -165,7 +170,7 @@ impl World {
             Object::NetworkPolicy(policy) => {
                 let space = self.space(&policy.namespace);
                 space.kept.remove(&policy.name);
-                space.policies.insert(policy.name.clone(), policy);
+                space.policies.insert(policy.name.clone(), Arc::new(policy));
             }
             Object::ClusterNetworkPolicy(policy) => {
                 self.cluster_stamp = Stamp::next();
@@ -280,8 +285,8 @@ impl World {
     /// Labels of a namespace. One without an object has its name as its only label.
     pub fn namespace_labels(&self, name: &str) -> Cow<'_, Labels> {
         match self.spaces.get(name) {
-            Some(space) => Cow::Borrowed(&space.labels),
-            None => Cow::Owned(Space::new(name).labels),
+            Some(space) => Cow::Borrowed(space.labels()),
+            None => Cow::Owned(Space::new(name).name_only),
         }
     }
 
@@ -455,7 +460,8 @@ impl World {
 
 impl Space {
     fn all_policies(&self) -> impl Iterator<Item = &NetworkPolicy> {
-        self.policies.values().chain(self.kept.values())
+        let all = self.policies.values().chain(self.kept.values());
+        all.map(Arc::as_ref)
     }
 }
 
