@@ -118,7 +118,7 @@ impl Signature {
         }
     }
 
-    /// The port numbers that its owner has for a [`crate::terms::Term::Port`], and how sure each is; for a pod that
+    /// The port numbers that its owner has for a [`crate::term::Term::Port`], and how sure each is; for a pod that
     /// nobody knows it may be any number, which is not among these.
     pub(crate) fn ports(&self, term: TermId) -> impl Iterator<Item = (u16, Match)> + '_ {
         let certain = numbers(&self.certain, term).map(|number| (number, Match::Yes));
