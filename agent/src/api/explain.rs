@@ -1,6 +1,6 @@
 //! Why a connection is allowed or denied: `explain -o json`.
 //!
-//! [`answer`] is the one way to an [`Explanation`], for the agent and for a directory of manifests alike.
+//! [`answer()`] is the one way to an [`Explanation`], for the agent and for a directory of manifests alike.
 //! [`ProbeAnswer`] is the short form that many probes are answered in.
 
 mod answer;
