@@ -27,12 +27,12 @@ use crate::{
     model::{Endpoint, PolicyRef},
     numbers::Numbers,
     owners::{Addresses, Strangers},
+    placed::Placed,
     resolve::Context,
     signature::{Match, Signature},
     slots::Slots,
     state::State,
     term::TermId,
-    terms::Terms,
     world::{Stamp, World},
 };
 
@@ -88,6 +88,7 @@ struct Memory {
     subjects: BTreeMap<u32, Remembered>,
     blockless: BTreeSet<PolicyRef>,
     matched: Matched,
+    placed: Placed,
     slots: Slots,
     names: BTreeMap<Identity, Arc<Vec<String>>>,
 }
@@ -107,17 +108,19 @@ impl Memory {
         let mut compiled = Compiled::default();
         let mut subjects = self.resolve(world, numbers, BTreeSet::new());
         let mut used = terms_of(&subjects);
-        if Terms::new(&used, numbers).prefixes().count() > limits.prefixes {
+        if numbers.prefixes(&used) > limits.prefixes {
             let blockless =
                 limits::too_many_prefixes(world, &subjects, limits.prefixes, &mut compiled.problems);
             subjects = self.resolve(world, numbers, blockless);
             used = terms_of(&subjects);
         }
-        self.matched.update(world, used, numbers);
-
         let takes = subjects
             .iter()
             .any(|(_, slots)| slots.iter().any(SlotMeaning::takes_from_pods));
+        // Any other pod is told apart by its address alone, which is what the prefix map does, unless it must be told
+        // apart from pods that are not known.
+        let difference = self.matched.update(world, used, takes, numbers);
+        self.placed.update(world, &self.matched, &difference, numbers);
         let live = self.place_addresses(world, takes, numbers, limits, &mut compiled);
         self.name_identities(&live, numbers, &mut compiled);
 
@@ -203,6 +206,7 @@ impl Memory {
         compiled: &mut Compiled,
     ) -> BTreeMap<Identity, Arc<Signature>> {
         let mut live = BTreeMap::from([(Identity::WORLD, Arc::default())]);
+        live.extend(self.placed.identities());
         let terms = self.matched.terms();
         let strangers = if takes {
             Strangers::InPodNetworks
@@ -210,31 +214,27 @@ impl Memory {
             Strangers::Ignored
         };
         let mut addresses = Addresses::new(world, terms, strangers);
-        let mut owners: Vec<_> = addresses.entries(&self.matched).into_iter().collect();
-        if owners.len() > limits.addresses {
-            // This node's own first: without them its pods can not be told from others. An address that is left out is
-            // judged by its prefix, which never allows more.
-            owners.sort_by_key(|(address, owner)| {
-                (owner.ifindex == 0, owner.flags & AddressEntry::POD != 0, *address)
-            });
-            compiled
-                .problems
-                .push(limits::too_many_addresses(owners.len(), limits.addresses));
-            owners.truncate(limits.addresses);
-            if takes {
-                addresses = Addresses::new(world, terms, Strangers::Anywhere);
-            }
-        }
-        for (address, owner) in owners {
+        let mut entries = self.placed.entries().clone();
+        for (address, owner) in addresses.other_than(self.placed.entries()) {
             let identity = numbers.identity(&owner.signature);
             let entry = AddressEntry {
                 identity,
                 flags: owner.flags,
                 ifindex: owner.ifindex,
             };
-            compiled.state.addresses.insert(Addr::from(address), entry);
+            entries.insert(Addr::from(address), entry);
             live.entry(identity).or_insert_with(|| Arc::new(owner.signature));
         }
+        if entries.len() > limits.addresses {
+            compiled
+                .problems
+                .push(limits::too_many_addresses(entries.len(), limits.addresses));
+            entries = most_needed(entries, limits.addresses);
+            if takes {
+                addresses = Addresses::new(world, terms, Strangers::Anywhere);
+            }
+        }
+        compiled.state.addresses = entries;
         for (prefix, (signature, flags)) in addresses.prefixes() {
             let identity = numbers.identity(&signature);
             let prefixes = &mut compiled.state.prefixes;
@@ -277,8 +277,19 @@ fn describe(signature: &Signature, numbers: &Numbers) -> Vec<String> {
 }
 
 fn terms_of(subjects: &[Subject<'_>]) -> BTreeSet<TermId> {
-    let meanings: BTreeSet<&SlotMeaning> = subjects.iter().flat_map(|(_, slots)| slots.iter()).collect();
-    meanings.iter().flat_map(|meaning| meaning.terms()).collect()
+    let meanings = subjects.iter().flat_map(|(_, slots)| slots.iter());
+    let terms = meanings.flat_map(SlotMeaning::terms);
+    terms.collect()
+}
+
+/// This node's own first: without them its pods can not be told from others. An address that is left out is judged by
+/// its prefix, which never allows more.
+fn most_needed(entries: BTreeMap<Addr, AddressEntry>, room: usize) -> BTreeMap<Addr, AddressEntry> {
+    let mut entries: Vec<_> = entries.into_iter().collect();
+    entries
+        .sort_by_key(|(address, entry)| (entry.ifindex == 0, entry.flags & AddressEntry::POD != 0, *address));
+    entries.truncate(room);
+    entries.into_iter().collect()
 }
 
 /// The record has room for one address of each family.

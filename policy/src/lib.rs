@@ -35,6 +35,7 @@ mod meaning;
 pub mod model;
 pub mod numbers;
 mod owners;
+mod placed;
 pub mod plan;
 pub mod reader;
 mod resolve;

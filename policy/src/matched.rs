@@ -2,17 +2,16 @@
 //!
 //! ```text
 //! terms in use ──┐
-//! namespaces ────┴─► answers of the pods that answer anything
+//! namespaces ────┴─► answers of the pods that answer anything ─► which namespaces answer otherwise than before
 //! ```
 //! A namespace whose stamp is the same holds the same pods with the same labels, so only its answers to terms that came
-//! or went are looked at again, and its signatures only if prefixes came or went too. Forgetting everything at any time changes no result.
+//! or went are looked at again. Forgetting everything at any time changes no result.
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use crate::{
     model::Pod,
     numbers::Numbers,
-    signature::Signature,
     term::{Answers, Term, TermId},
     terms::Terms,
     world::{Space, Stamp, World, addresses},
@@ -23,17 +22,18 @@ use crate::{
 pub(crate) struct Matched {
     used: BTreeSet<TermId>,
     terms: Terms,
+    /// Whether pods that answer nothing are kept too.
+    everyone: bool,
     /// By name.
     spaces: Vec<(String, MatchedSpace)>,
 }
 
+/// The pods of a namespace that answer something at some address.
 #[derive(Debug, Default)]
-struct MatchedSpace {
+pub(crate) struct MatchedSpace {
     stamp: Stamp,
-    /// Pods that answer something at some address, by name.
+    /// By name.
     pods: Vec<MatchedPod>,
-    /// Whether their signatures say what they answer.
-    signed: bool,
 }
 
 #[derive(Debug)]
@@ -46,54 +46,88 @@ struct MatchedPod {
 struct MatchedAddress {
     address: IpAddr,
     answers: Answers,
-    /// The answers with the prefixes around the address.
-    signature: Signature,
+}
+
+/// What an update changed.
+#[derive(Debug, Default)]
+pub(crate) struct Difference {
+    /// All of it: what was derived from any address holds no longer.
+    pub(crate) everything: bool,
+    /// Addresses that namespaces which changed had before.
+    pub(crate) went: Vec<IpAddr>,
+    /// The namespaces that changed, by their place among all.
+    pub(crate) came: Vec<usize>,
 }
 
 impl Matched {
-    /// Brings it to this world and these terms.
-    pub(crate) fn update(&mut self, world: &World, used: BTreeSet<TermId>, numbers: &Numbers) {
+    /// Brings it to this world and these terms; of pods that answer nothing too, if `everyone` matters.
+    pub(crate) fn update(
+        &mut self,
+        world: &World,
+        used: BTreeSet<TermId>,
+        everyone: bool,
+        numbers: &Numbers,
+    ) -> Difference {
+        let mut difference = Difference {
+            everything: everyone != self.everyone,
+            ..Difference::default()
+        };
         let asked_for_ports = self.terms.asks_for_ports();
-        let mut same_prefixes = true;
         let came = (used != self.used).then(|| {
             let went: BTreeSet<TermId> = self.used.difference(&used).copied().collect();
             let came: BTreeSet<TermId> = used.difference(&self.used).copied().collect();
             let before = std::mem::replace(&mut self.terms, Terms::new(&used, numbers));
-            same_prefixes = self.terms.same_prefixes(&before);
+            difference.everything |= !self.terms.same_prefixes(&before);
             // Only selectors of pods need asking them.
             let of_pods = |id: &TermId| matches!(numbers.term(*id).map(Arc::as_ref), Some(Term::Pods { .. }));
             let came: BTreeSet<TermId> = came.into_iter().filter(of_pods).collect();
             (Terms::new(&came, numbers), came.is_empty(), went)
         });
         // A named port belongs to an address, and to prefixes around it: then everything is asked anew.
-        let anew = came.is_some() && (asked_for_ports || self.terms.asks_for_ports());
+        let anew =
+            everyone != self.everyone || came.is_some() && (asked_for_ports || self.terms.asks_for_ports());
         self.used = used;
+        self.everyone = everyone;
 
         let mut before = std::mem::take(&mut self.spaces).into_iter().peekable();
         self.spaces.reserve(world.spaces().len());
         for (name, space) in world.spaces() {
             // Side by side: there may be many thousands, and most are as before.
-            while before.next_if(|(known, _)| known < name).is_some() {}
-            let (own, known) = before
-                .next_if(|(known, _)| known == name)
-                .map_or_else(|| (name.clone(), None), |(own, known)| (own, Some(known)));
-            let known = known.filter(|known| known.stamp.same(space.stamp()));
-            let mut matched = match (known, &came) {
-                (Some(known), None) => known,
-                (Some(mut known), Some((terms, nothing, went))) if !anew => {
-                    known.forget(went);
-                    if !nothing {
-                        known.learn(name, space, terms);
-                    }
-                    known
+            let (own, mut matched) = loop {
+                match before.next_if(|(known, _)| known <= name) {
+                    Some(known) if known.0 == *name => break known,
+                    Some((_, gone)) => difference
+                        .went
+                        .extend(gone.addresses().map(|(address, _)| address)),
+                    None => break (name.clone(), MatchedSpace::default()),
                 }
-                (Some(_) | None, _) => MatchedSpace::of(name, space, &self.terms),
             };
-            if !(matched.signed && same_prefixes) {
-                matched.sign(&self.terms);
+            let changed = match &came {
+                None if matched.stamp.same(space.stamp()) && !anew => false,
+                Some((terms, nothing, went)) if matched.stamp.same(space.stamp()) && !anew => {
+                    let forgot = matched.forget(went, everyone, &mut difference.went);
+                    let learnt = !nothing && matched.learn(name, space, terms);
+                    forgot || learnt
+                }
+                Some(_) | None => {
+                    difference
+                        .went
+                        .extend(matched.addresses().map(|(address, _)| address));
+                    matched = MatchedSpace::of(name, space, &self.terms, everyone);
+                    true
+                }
+            };
+            if changed {
+                difference.came.push(self.spaces.len());
             }
             self.spaces.push((own, matched));
         }
+        for (_, gone) in before {
+            difference
+                .went
+                .extend(gone.addresses().map(|(address, _)| address));
+        }
+        difference
     }
 
     /// The terms in use.
@@ -101,26 +135,34 @@ impl Matched {
         &self.terms
     }
 
-    /// Addresses at which some pod answers something, with what they answer if it is the pod's alone.
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = (IpAddr, &Signature)> {
-        let pods = self.spaces.iter().flat_map(|(_, space)| &space.pods);
-        pods.flat_map(|pod| &pod.at).map(|at| (at.address, &at.signature))
+    /// All namespaces, by name.
+    pub(crate) fn spaces(&self) -> impl Iterator<Item = &MatchedSpace> {
+        self.spaces.iter().map(|(_, space)| space)
+    }
+
+    /// The namespace at this place among all.
+    pub(crate) fn nth(&self, place: usize) -> Option<&MatchedSpace> {
+        self.spaces.get(place).map(|(_, space)| space)
+    }
+
+    /// The namespace of this name.
+    pub(crate) fn named(&self, name: &str) -> Option<&MatchedSpace> {
+        let place = self
+            .spaces
+            .binary_search_by(|(known, _)| known.as_str().cmp(name));
+        self.nth(place.ok()?)
     }
 }
 
 impl MatchedSpace {
-    fn of(name: &str, space: &Space, terms: &Terms) -> Self {
+    fn of(name: &str, space: &Space, terms: &Terms, everyone: bool) -> Self {
         let local = terms.in_namespace(name, space.labels());
         let mut pods = Vec::new();
-        if !local.is_empty() || terms.asks_for_ports() {
+        if everyone || !local.is_empty() || terms.asks_for_ports() {
             for pod in space.pods() {
                 let at = addresses(pod).into_iter().filter_map(|address| {
                     let answers = terms.of_pod(&local, pod, Some(address));
-                    (!answers.is_empty()).then(|| MatchedAddress {
-                        address,
-                        answers,
-                        signature: Signature::default(),
-                    })
+                    (everyone || !answers.is_empty()).then_some(MatchedAddress { address, answers })
                 });
                 let at: Vec<_> = at.collect();
                 if !at.is_empty() {
@@ -134,36 +176,42 @@ impl MatchedSpace {
         Self {
             stamp: space.stamp(),
             pods,
-            signed: false,
         }
     }
 
-    fn sign(&mut self, terms: &Terms) {
-        for at in self.pods.iter_mut().flat_map(|pod| &mut pod.at) {
-            at.signature = terms.at(at.address, Signature::known(at.answers.clone()));
-        }
-        self.signed = true;
+    /// Addresses, with what their pods answer there.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = (IpAddr, &Answers)> {
+        let all = self.pods.iter().flat_map(|pod| &pod.at);
+        all.map(|at| (at.address, &at.answers))
     }
 
-    fn forget(&mut self, went: &BTreeSet<TermId>) {
-        if went.is_empty() {
-            return;
+    /// Whether anything changed; adds the addresses that are left without an answer.
+    fn forget(&mut self, terms: &BTreeSet<TermId>, everyone: bool, went: &mut Vec<IpAddr>) -> bool {
+        let mut changed = false;
+        if terms.is_empty() {
+            return changed;
         }
         for pod in &mut self.pods {
-            for at in &mut pod.at {
+            pod.at.retain_mut(|at| {
                 let before = at.answers.len();
-                at.answers.retain(|(term, _)| !went.contains(term));
-                self.signed &= at.answers.len() == before;
-            }
-            pod.at.retain(|at| !at.answers.is_empty());
+                at.answers.retain(|(term, _)| !terms.contains(term));
+                changed |= at.answers.len() != before;
+                let keep = everyone || !at.answers.is_empty();
+                if !keep {
+                    went.push(at.address);
+                }
+                keep
+            });
         }
         self.pods.retain(|pod| !pod.at.is_empty());
+        changed
     }
 
-    fn learn(&mut self, name: &str, space: &Space, terms: &Terms) {
-        let more = Self::of(name, space, terms).pods;
+    /// Whether anything changed.
+    fn learn(&mut self, name: &str, space: &Space, terms: &Terms) -> bool {
+        let more = Self::of(name, space, terms, false).pods;
         if more.is_empty() {
-            return;
+            return false;
         }
         let mut more = more.into_iter().peekable();
         let mut merged = Vec::with_capacity(self.pods.len());
@@ -181,6 +229,6 @@ impl MatchedSpace {
         }
         merged.extend(more);
         self.pods = merged;
-        self.signed = false;
+        true
     }
 }

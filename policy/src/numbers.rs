@@ -112,6 +112,12 @@ impl Numbers {
         self.term_names.get(&id)
     }
 
+    /// How many of these terms are prefixes.
+    pub(crate) fn prefixes(&self, of: &BTreeSet<TermId>) -> usize {
+        let is_prefix = |id: &&TermId| matches!(self.term(**id).map(Arc::as_ref), Some(Term::Prefix(_)));
+        of.iter().filter(is_prefix).count()
+    }
+
     /// Identity of a signature.
     pub(crate) fn identity(&mut self, signature: &Signature) -> Identity {
         if signature.is_empty() {
@@ -120,6 +126,11 @@ impl Numbers {
         self.identities
             .get(signature)
             .map_or(Identity::UNKNOWN_POD, Identity)
+    }
+
+    /// The identity is in use, as in the compilation before.
+    pub(crate) fn keep_identity(&mut self, identity: Identity) {
+        self.identities.current.insert(identity.0);
     }
 
     /// A slot, while there is one left.

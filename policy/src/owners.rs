@@ -4,7 +4,6 @@
 //! Where several claim it, all of them may own it ([`crate::signature`]).
 
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
@@ -16,7 +15,6 @@ use vethwall_common::{
 };
 
 use crate::{
-    matched::Matched,
     model::{Endpoint, Pod},
     signature::Signature,
     term::Answers,
@@ -84,51 +82,18 @@ impl<'w> Addresses<'w> {
         }
     }
 
-    /// The addresses that need an entry: this node's, local pods', those of nodes and pods that some selector selects.
-    /// Any other pod is told apart by its address alone, which is what the prefix map does, unless it must be told apart
-    /// from pods that are not known. In the order of the addresses.
-    pub(crate) fn entries(&self, matched: &Matched) -> Vec<(IpAddr, Owner)> {
-        let mut remote: Vec<(IpAddr, Cow<'_, Signature>)> = matched
-            .addresses()
-            .map(|(address, signature)| (address, Cow::Borrowed(signature)))
-            .collect();
-        if self.strangers != Strangers::Ignored {
-            let others = self.world.pod_addresses();
-            remote.extend(others.map(|address| (address, Cow::default())));
-        }
-        // Stable, so that what is known of an address stands before what is not.
-        remote.sort_by_key(|(address, _)| *address);
-        remote.dedup_by_key(|(address, _)| *address);
-
-        let nodes = self
-            .nodes
-            .iter()
-            .filter(|(_, all)| all.iter().any(|a| !a.is_empty()));
+    /// The addresses of nodes, of local interfaces and of several pods, where they need an entry: `placed` are those that
+    /// have one already, by what one remote pod answers.
+    pub(crate) fn other_than(&self, placed: &BTreeMap<Addr, AddressEntry>) -> BTreeMap<IpAddr, Owner> {
+        let nodes = self.nodes.iter().filter(|(address, all)| {
+            all.iter().any(|a| !a.is_empty()) || placed.contains_key(&Addr::from(**address))
+        });
         let nodes = nodes.map(|(address, _)| address);
-        let mut wanted: BTreeSet<IpAddr> = nodes.chain(self.local.keys()).chain(&self.own).copied().collect();
-        let mut entries = Vec::with_capacity(remote.len() + wanted.len());
-        for (address, signature) in remote {
-            let alone = self.world.pods_with(address).len() == 1
-                && !self.local.contains_key(&address)
-                && !self.is_node(address);
-            let owner = if alone {
-                Owner {
-                    flags: AddressEntry::POD,
-                    ifindex: 0,
-                    signature: match signature {
-                        Cow::Borrowed(signature) => signature.clone(),
-                        Cow::Owned(nothing) => self.terms.at(address, nothing),
-                    },
-                }
-            } else {
-                wanted.remove(&address);
-                self.owner(address)
-            };
-            entries.push((address, owner));
-        }
-        entries.extend(wanted.into_iter().map(|address| (address, self.owner(address))));
-        entries.sort_by_key(|(address, _)| *address);
-        entries
+        let wanted = nodes
+            .chain(&self.own)
+            .chain(self.local.keys())
+            .chain(self.world.contested());
+        wanted.map(|address| (*address, self.owner(*address))).collect()
     }
 
     fn is_node(&self, address: IpAddr) -> bool {

@@ -36,6 +36,8 @@ pub struct World {
     node_addresses: BTreeSet<IpAddr>,
     /// Pods that can be peers, by address.
     claimants: BTreeMap<IpAddr, Vec<Arc<Pod>>>,
+    /// Of these addresses, those that more than one pod has.
+    contested: BTreeSet<IpAddr>,
     /// Nodes by the addresses that pods name as their node's, and by how many pods.
     hosts: BTreeMap<IpAddr, BTreeMap<String, usize>>,
 }
@@ -135,6 +137,7 @@ impl World {
             pod_network: BTreeSet::new(),
             node_addresses: BTreeSet::new(),
             claimants: BTreeMap::new(),
+            contested: BTreeSet::new(),
             hosts: BTreeMap::new(),
         }
     }
@@ -219,6 +222,7 @@ impl World {
     pub fn replace(&mut self, objects: impl IntoIterator<Item = Object>) {
         let before = std::mem::take(&mut self.spaces);
         self.claimants.clear();
+        self.contested.clear();
         self.hosts.clear();
         self.nodes.clear();
         self.cluster_policies.clear();
@@ -314,9 +318,9 @@ impl World {
             .map_or(&[], Vec::as_slice)
     }
 
-    /// The addresses that pods which can be peers have.
-    pub(crate) fn pod_addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.claimants.keys().copied()
+    /// The addresses that more than one pod which can be a peer has.
+    pub(crate) const fn contested(&self) -> &BTreeSet<IpAddr> {
+        &self.contested
     }
 
     /// All nodes.
@@ -428,9 +432,11 @@ impl World {
             *names.entry(node.to_owned()).or_default() += 1;
         }
         for address in addresses(pod) {
-            self.claimants.entry(address).or_default().push(Arc::clone(pod));
-            if let Some(all) = self.claimants.get_mut(&address) {
-                all.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+            let all = self.claimants.entry(address).or_default();
+            all.push(Arc::clone(pod));
+            all.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+            if all.len() > 1 {
+                self.contested.insert(address);
             }
         }
     }
@@ -450,6 +456,9 @@ impl World {
         for address in addresses(pod) {
             if let Some(all) = self.claimants.get_mut(&address) {
                 all.retain(|other| !Arc::ptr_eq(other, pod));
+                if all.len() < 2 {
+                    self.contested.remove(&address);
+                }
                 if all.is_empty() {
                     self.claimants.remove(&address);
                 }
