@@ -9,6 +9,7 @@ mod limits;
 mod lives;
 mod memory;
 pub(crate) mod random;
-pub(crate) mod semantics;
+mod semantics;
 mod shape;
+pub(crate) mod small;
 pub(crate) mod world;

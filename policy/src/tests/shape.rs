@@ -12,7 +12,7 @@ use crate::{
     model::{Mode, NetworkPolicy, Object, Peers, Pod, PolicyRef, PortMatch, Ports, Rule},
     numbers::Numbers,
     reader,
-    tests::semantics::{WEB, ask, compiled, ingress, web, with, world},
+    tests::small::{WEB, ask, compiled, ingress, web, with, world},
     tests::world::{TCP, ip, own, pod, policy, rule, tcp},
 };
 
