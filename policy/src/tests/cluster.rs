@@ -7,14 +7,14 @@ use vethwall_common::{Direction, verdict::allow};
 use crate::{
     compile::{Compiled, compile},
     model::{
-        ClusterNetworkPolicy, ClusterRule, Labels, Mode, NetworkPolicy, Object, Peer, Peers, Pod, PortMatch,
-        Ports, RuleAction, Selector, Tier,
+        ClusterNetworkPolicy, ClusterRule, Labels, Mode, NetworkPolicy, Object, Peer, Pod, PortMatch, Ports,
+        RuleAction, Selector, Tier,
     },
     numbers::Numbers,
     reader,
     tests::world::{
-        ICMP, TCP, UDP, block, endpoint, ip, labels, namespace, node, own, pod, policy, port, rule, selector,
-        tcp, within,
+        ICMP, TCP, UDP, acts, admin, block, cluster, endpoint, ip, labels, namespace, node, own, pod, policy,
+        port, rule, selector, tcp, within,
     },
     world::World,
 };
@@ -25,37 +25,11 @@ use RuleAction::{Accept, Deny, Pass};
 const CLIENT: &str = "10.0.1.2";
 const OTHER: &str = "10.0.1.3";
 
-fn acts(action: RuleAction, peer: Peer) -> ClusterRule {
-    ClusterRule {
-        name: None,
-        action,
-        peers: Peers::Some(vec![peer]),
-        ports: Ports::All,
-    }
-}
-
 fn on_ports(rule: ClusterRule, ports: &[PortMatch]) -> ClusterRule {
     ClusterRule {
         ports: Ports::Some(ports.to_vec()),
         ..rule
     }
-}
-
-fn cluster(name: &str, tier: Tier, priority: u16, ingress: Vec<ClusterRule>) -> ClusterNetworkPolicy {
-    ClusterNetworkPolicy {
-        name: name.to_owned(),
-        tier,
-        priority,
-        namespaces: Selector::everything(),
-        pods: Selector::everything(),
-        ingress,
-        egress: Vec::new(),
-        mode: Mode::Enforce,
-    }
-}
-
-fn admin(name: &str, priority: u16, ingress: Vec<ClusterRule>) -> ClusterNetworkPolicy {
-    cluster(name, Tier::Admin, priority, ingress)
 }
 
 fn everyone() -> Peer {

@@ -1,13 +1,14 @@
 //! Explanations, as a person would read them.
 
 use crate::{
-    explain::{Decision, Explanation, Side, SideReason, Target, explain},
+    explain::{Decision, Explanation, Side, SideReason, explain},
     model::{
-        ClusterNetworkPolicy, ClusterRule, Labels, Mode, NetworkPolicy, Object, Peer, Peers, Pod, PolicyRef,
-        PortMatch, Ports, RuleAction, Selector, Tier,
+        ClusterNetworkPolicy, ClusterRule, Labels, Mode, NetworkPolicy, Object, Peer, Pod, PolicyRef,
+        PortMatch, RuleAction, Tier,
     },
     tests::world::{
-        ICMP, TCP, block, endpoint, ip, namespace, node, own, pod, policy, port, rule, tcp, within,
+        ICMP, TCP, acts, block, cluster, endpoint, ip, namespace, node, own, pod, policy, port, rule, target,
+        tcp, within,
     },
     world::World,
 };
@@ -37,16 +38,6 @@ fn world(policies: Vec<NetworkPolicy>) -> World {
         .into_iter()
         .for_each(|policy| world.apply(Object::NetworkPolicy(policy)));
     world
-}
-
-fn target(text: &str) -> Target {
-    match text.split_once('/') {
-        Some((namespace, name)) => Target::Pod {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        },
-        None => Target::Address(ip(text)),
-    }
 }
 
 fn ask(policies: Vec<NetworkPolicy>, from: &str, to: &str, port: u16) -> Explanation {
@@ -212,53 +203,33 @@ fn pods_of_two_families_meet_in_the_one_they_share() {
     assert_eq!(explanation.from.pod.as_deref(), Some("y/client"));
 }
 
-fn cluster(name: &str, tier: Tier, action: RuleAction, peers: Vec<Peer>, ports: &[PortMatch]) -> Object {
-    Object::ClusterNetworkPolicy(ClusterNetworkPolicy {
-        name: name.to_owned(),
-        tier,
-        priority: 7,
-        namespaces: Selector::everything(),
-        pods: Selector::everything(),
-        ingress: vec![ClusterRule {
-            name: Some("the rule".to_owned()),
-            action,
-            peers: Peers::Some(peers),
-            ports: if ports.is_empty() {
-                Ports::All
-            } else {
-                Ports::Some(ports.to_vec())
-            },
-        }],
-        egress: vec![],
-        mode: Mode::Enforce,
-    })
+fn one_rule(name: &str, tier: Tier, action: RuleAction, peer: Peer) -> ClusterNetworkPolicy {
+    let rule = ClusterRule {
+        name: Some("the rule".to_owned()),
+        ..acts(action, peer)
+    };
+    cluster(name, tier, 7, vec![rule])
 }
 
-fn asked(objects: Vec<Object>, policies: Vec<NetworkPolicy>, from: &str) -> Explanation {
+fn asked(cluster: Vec<ClusterNetworkPolicy>, policies: Vec<NetworkPolicy>, from: &str) -> Explanation {
     let mut world = world(policies);
-    objects.into_iter().for_each(|object| world.apply(object));
+    let objects = cluster.into_iter().map(Object::ClusterNetworkPolicy);
+    objects.for_each(|object| world.apply(object));
     explain(&world, &target(from), &target("x/web"), TCP, Some(80))
 }
 
 #[test]
 fn tiers_are_told_in_the_order_in_which_they_are_asked() {
-    let objects = vec![
-        cluster(
-            "late",
-            Tier::Baseline,
-            RuleAction::Deny,
-            vec![within(&[], &[])],
-            &[],
-        ),
-        cluster(
+    let policies = vec![
+        one_rule("late", Tier::Baseline, RuleAction::Deny, within(&[], &[])),
+        one_rule(
             "early",
             Tier::Admin,
             RuleAction::Deny,
-            vec![within(&[("team", "z")], &[])],
-            &[],
+            within(&[("team", "z")], &[]),
         ),
     ];
-    let side = asked(objects, ingress(&[own(&[])], &[]), "y/client").ingress;
+    let side = asked(policies, ingress(&[own(&[])], &[]), "y/client").ingress;
     let names: Vec<String> = side.policies.iter().map(|p| p.policy.to_string()).collect();
     assert_eq!(names, ["early", "x/p", "late"]);
     assert_eq!((side.reason, side.decided_by), (SideReason::NoRule, None));
@@ -279,12 +250,11 @@ fn tiers_are_told_in_the_order_in_which_they_are_asked() {
 #[test]
 fn a_rule_that_denies_is_named() {
     let deny = || {
-        cluster(
+        one_rule(
             "deny",
             Tier::Admin,
             RuleAction::Deny,
-            vec![within(&[("team", "y")], &[])],
-            &[],
+            within(&[("team", "y")], &[]),
         )
     };
     let side = asked(vec![deny()], ingress(&[], &[]), "y/client").ingress;
@@ -296,24 +266,17 @@ fn a_rule_that_denies_is_named() {
     assert_eq!((side.allowed, side.reason), (false, SideReason::Denied));
     assert!(side.policies[0].rules[0].matches);
     // One that accepts may not count on it.
-    let accept = cluster(
+    let accept = one_rule(
         "accept",
         Tier::Admin,
         RuleAction::Accept,
-        vec![within(&[("team", "y")], &[])],
-        &[],
+        within(&[("team", "y")], &[]),
     );
-    let objects = vec![
+    let policies = vec![
         accept,
-        cluster(
-            "deny",
-            Tier::Baseline,
-            RuleAction::Deny,
-            vec![within(&[], &[])],
-            &[],
-        ),
+        one_rule("deny", Tier::Baseline, RuleAction::Deny, within(&[], &[])),
     ];
-    let side = asked(objects, vec![], "10.0.1.77").ingress;
+    let side = asked(policies, vec![], "10.0.1.77").ingress;
     assert_eq!(
         side.decided_by.map(|by| by.policy.to_string()).as_deref(),
         Some("deny")
@@ -329,14 +292,13 @@ fn a_rule_that_denies_is_named() {
 
 #[test]
 fn selected_without_a_decision_is_open() {
-    let objects = vec![cluster(
+    let policies = vec![one_rule(
         "a",
         Tier::Admin,
         RuleAction::Deny,
-        vec![within(&[("team", "z")], &[])],
-        &[],
+        within(&[("team", "z")], &[]),
     )];
-    let explanation = asked(objects, vec![], "y/client");
+    let explanation = asked(policies, vec![], "y/client");
     assert!(explanation.allowed && explanation.ingress.selected && !explanation.egress.selected);
     assert_eq!(explanation.ingress.reason, SideReason::NotIsolated);
 }
@@ -345,11 +307,7 @@ fn selected_without_a_decision_is_open() {
 fn nodes_that_are_not_selected_are_told_why() {
     let nodes = |pairs: &[(&str, &str)]| Peer::Nodes(crate::tests::world::selector(pairs));
     let ask = |peer: Peer, to: &str| {
-        let Object::ClusterNetworkPolicy(policy) =
-            cluster("a", Tier::Admin, RuleAction::Deny, vec![peer], &[])
-        else {
-            unreachable!("it is one");
-        };
+        let policy = one_rule("a", Tier::Admin, RuleAction::Deny, peer);
         let mut world = world(vec![]);
         world.apply(Object::ClusterNetworkPolicy(ClusterNetworkPolicy {
             egress: policy.ingress.clone(),

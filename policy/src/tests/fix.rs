@@ -10,24 +10,17 @@ use crate::{
         nearest::{Fix, nearest},
     },
     model::{
-        ClusterNetworkPolicy, ClusterRule, Labels, Mode, NetworkPolicy, Object, Operator, Peer, Peers, Pod,
-        Ports, Requirement, Rule, RuleAction, Selector, Tier,
+        ClusterNetworkPolicy, Labels, Mode, NetworkPolicy, Object, Operator, Peer, Pod, Requirement, Rule,
+        RuleAction, Selector,
     },
     tests::judge::judge,
     tests::random::{OTHERS, PACKETS, PODS, parts},
-    tests::world::{ICMP, TCP, UDP, block, ip, namespace, node, own, pod, policy, port, rule, tcp, within},
+    tests::world::{
+        ICMP, TCP, UDP, acts, admin, block, ip, namespace, node, own, pod, policy, port, rule, target, tcp,
+        within,
+    },
     world::World,
 };
-
-fn target(text: &str) -> Target {
-    match text.split_once('/') {
-        Some((namespace, name)) => Target::Pod {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        },
-        None => Target::Address(ip(text)),
-    }
-}
 
 /// `y/client` and `x/web`, which the policies are about.
 fn world(policies: Vec<Object>) -> World {
@@ -257,31 +250,22 @@ fn an_audited_policy_is_not_changed() {
     );
 }
 
-fn cluster(ingress: Vec<Peer>, egress: Vec<Peer>) -> Vec<Object> {
-    let rules = |peers: Vec<Peer>| {
-        let deny = |peer| ClusterRule {
-            name: None,
-            action: RuleAction::Deny,
-            peers: Peers::Some(vec![peer]),
-            ports: Ports::All,
-        };
-        peers.into_iter().map(deny).collect()
+fn fence(ingress: Vec<Peer>, egress: Vec<Peer>) -> Vec<Object> {
+    let denied = |peers: Vec<Peer>| {
+        peers
+            .into_iter()
+            .map(|peer| acts(RuleAction::Deny, peer))
+            .collect()
     };
     vec![Object::ClusterNetworkPolicy(ClusterNetworkPolicy {
-        name: "fence".to_owned(),
-        tier: Tier::Admin,
-        priority: 7,
-        namespaces: Selector::everything(),
-        pods: Selector::everything(),
-        ingress: rules(ingress),
-        egress: rules(egress),
-        mode: Mode::Enforce,
+        egress: denied(egress),
+        ..admin("fence", 7, denied(ingress))
     })]
 }
 
 #[test]
 fn a_cluster_policy_denies() {
-    let policies = cluster(
+    let policies = fence(
         vec![within(&[("team", "x")], &[]), within(&[("team", "y")], &[])],
         vec![],
     );
@@ -290,13 +274,13 @@ fn a_cluster_policy_denies() {
         "put a rule that accepts namespaceSelector kubernetes.io/metadata.name=y and podSelector app=client on TCP port \
          8080 before ingress rule 2 of ClusterNetworkPolicy fence, which denies it"
     );
-    let policies = cluster(vec![], vec![block("0.0.0.0/0", &[])]);
+    let policies = fence(vec![], vec![block("0.0.0.0/0", &[])]);
     assert_eq!(
         told(policies, "y/client", "192.0.2.1", (ICMP, None)),
         "put a rule that accepts ipBlock 192.0.2.1/32 on every port and protocol before egress rule 1 of \
          ClusterNetworkPolicy fence, which denies it"
     );
-    let mut policies = cluster(vec![Peer::Everything], vec![]);
+    let mut policies = fence(vec![Peer::Everything], vec![]);
     assert_eq!(
         told(policies.clone(), "192.0.2.1", "x/web", WEB),
         "change or remove ingress rule 1 of ClusterNetworkPolicy fence, which denies it: no rule that accepts could name \

@@ -5,13 +5,10 @@ use vethwall_common::{Direction, verdict::allow};
 use crate::{
     compile::{Compiled, compile_within},
     limits::Limits,
-    model::{
-        ClusterNetworkPolicy, ClusterRule, Mode, NetworkPolicy, Object, Peer, Peers, Ports, RuleAction,
-        Selector, Tier,
-    },
+    model::{ClusterRule, NetworkPolicy, Object, Peer, Peers, RuleAction},
     numbers::Numbers,
     reader,
-    tests::world::{TCP, block, endpoint, ip, namespace, own, pod, policy, rule, tcp, within},
+    tests::world::{TCP, acts, admin, block, endpoint, ip, namespace, own, pod, policy, rule, tcp, within},
     world::World,
 };
 
@@ -109,30 +106,16 @@ fn a_namespace_takes_no_more_than_its_share() {
 
 #[test]
 fn a_slot_that_nothing_makes_small_enough_is_closed() {
-    let rules = (1..=20).map(|n: u32| ClusterRule {
-        name: None,
-        action: RuleAction::Deny,
-        peers: Peers::Some(vec![within(&[], &[("n", &n.to_string())])]),
-        ports: Ports::All,
-    });
-    let cluster = Object::ClusterNetworkPolicy(ClusterNetworkPolicy {
-        name: "wide".to_owned(),
-        tier: Tier::Admin,
-        priority: 1,
-        namespaces: Selector::everything(),
-        pods: Selector::everything(),
-        ingress: rules.collect(),
-        egress: vec![],
-        mode: Mode::Enforce,
-    });
+    let rules = (1..=20).map(|n: u32| acts(RuleAction::Deny, within(&[], &[("n", &n.to_string())])));
+    let wide = Object::ClusterNetworkPolicy(admin("wide", 1, rules.collect()));
     let limits = Limits {
         verdicts: 10,
         ..Limits::default()
     };
-    let short = compiled(vec![cluster.clone()], limits);
+    let short = compiled(vec![wide.clone()], limits);
     assert_eq!(codes(&short), ["LIM006"]);
     assert!(!enters(&short, 7, "8.8.8.8"), "closed");
-    assert!(enters(&compiled(vec![cluster], Limits::default()), 7, "8.8.8.8"));
+    assert!(enters(&compiled(vec![wide], Limits::default()), 7, "8.8.8.8"));
 }
 
 #[test]
@@ -146,24 +129,12 @@ fn with_too_many_prefixes_blocks_allow_nothing_and_deny_everything() {
     let short = compiled(vec![ingress("x/many", &many), few], limits);
     assert_eq!(codes(&short), ["LIM002"]);
     assert!(!enters(&short, 7, "10.1.0.1") && enters(&short, 8, "10.1.0.1"));
-    let deny = |name: &str, peers: Vec<Peer>| {
-        Object::ClusterNetworkPolicy(ClusterNetworkPolicy {
-            name: name.to_owned(),
-            tier: Tier::Admin,
-            priority: 1,
-            namespaces: Selector::everything(),
-            pods: Selector::everything(),
-            ingress: vec![ClusterRule {
-                name: None,
-                action: RuleAction::Deny,
-                peers: Peers::Some(peers),
-                ports: Ports::All,
-            }],
-            egress: vec![],
-            mode: Mode::Enforce,
-        })
+    let rule = ClusterRule {
+        peers: Peers::Some(many),
+        ..acts(RuleAction::Deny, Peer::Nothing)
     };
-    let short = compiled(vec![deny("many", many)], limits);
+    let deny = Object::ClusterNetworkPolicy(admin("many", 1, vec![rule]));
+    let short = compiled(vec![deny], limits);
     assert_eq!(codes(&short), ["LIM002"]);
     assert!(
         !enters(&short, 7, "8.8.8.8"),
@@ -173,21 +144,8 @@ fn with_too_many_prefixes_blocks_allow_nothing_and_deny_everything() {
 
 #[test]
 fn with_too_many_addresses_what_denies_pods_denies_who_is_left_out() {
-    let deny = Object::ClusterNetworkPolicy(ClusterNetworkPolicy {
-        name: "deny".to_owned(),
-        tier: Tier::Admin,
-        priority: 1,
-        namespaces: Selector::everything(),
-        pods: Selector::everything(),
-        ingress: vec![ClusterRule {
-            name: None,
-            action: RuleAction::Deny,
-            peers: Peers::Some(vec![within(&[], &[("n", "20")])]),
-            ports: Ports::All,
-        }],
-        egress: vec![],
-        mode: Mode::Enforce,
-    });
+    let rule = acts(RuleAction::Deny, within(&[], &[("n", "20")]));
+    let deny = Object::ClusterNetworkPolicy(admin("deny", 1, vec![rule]));
     let limits = Limits {
         addresses: 12,
         ..Limits::default()

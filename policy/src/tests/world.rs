@@ -2,9 +2,12 @@
 
 use std::net::IpAddr;
 
-use crate::model::{
-    ContainerPort, Endpoint, Labels, Mode, Namespace, NetworkPolicy, Node, Object, Peer, Peers, Pod,
-    PortMatch, Ports, Rule, Selector,
+use crate::{
+    explain::Target,
+    model::{
+        ClusterNetworkPolicy, ClusterRule, ContainerPort, Endpoint, Labels, Mode, Namespace, NetworkPolicy,
+        Node, Object, Peer, Peers, Pod, PortMatch, Ports, Rule, RuleAction, Selector, Tier,
+    },
 };
 
 pub(crate) const TCP: u8 = vethwall_common::protocol::TCP;
@@ -112,6 +115,39 @@ pub(crate) fn rule(peers: &[Peer], ports: &[PortMatch]) -> Rule {
     }
 }
 
+/// With every pod as its subject.
+pub(crate) fn cluster(
+    name: &str,
+    tier: Tier,
+    priority: u16,
+    ingress: Vec<ClusterRule>,
+) -> ClusterNetworkPolicy {
+    ClusterNetworkPolicy {
+        name: name.to_owned(),
+        tier,
+        priority,
+        namespaces: Selector::everything(),
+        pods: Selector::everything(),
+        ingress,
+        egress: Vec::new(),
+        mode: Mode::Enforce,
+    }
+}
+
+pub(crate) fn admin(name: &str, priority: u16, ingress: Vec<ClusterRule>) -> ClusterNetworkPolicy {
+    cluster(name, Tier::Admin, priority, ingress)
+}
+
+/// On every port.
+pub(crate) fn acts(action: RuleAction, peer: Peer) -> ClusterRule {
+    ClusterRule {
+        name: None,
+        action,
+        peers: Peers::Some(vec![peer]),
+        ports: Ports::All,
+    }
+}
+
 pub(crate) fn own(pairs: &[(&str, &str)]) -> Peer {
     Peer::Pods {
         namespaces: None,
@@ -139,5 +175,16 @@ pub(crate) fn tcp(first: u16, last: u16) -> PortMatch {
         protocol: TCP,
         first,
         last,
+    }
+}
+
+/// `NS/NAME`, or an address.
+pub(crate) fn target(text: &str) -> Target {
+    match text.split_once('/') {
+        Some((namespace, name)) => Target::Pod {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        },
+        None => Target::Address(ip(text)),
     }
 }
