@@ -165,13 +165,22 @@ pub struct DecidedBy {
     /// The rule's name, if it has one.
     #[serde(default, rename = "ruleName", skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// What it does; only a ClusterNetworkPolicy's says so.
+    /// What it does and where it stands.
+    #[serde(flatten)]
+    pub cluster: ClusterRule,
+}
+
+/// What a rule says that only a ClusterNetworkPolicy's has; nothing of it for a NetworkPolicy's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterRule {
+    /// What it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<RuleAction>,
-    /// Its policy's tier, if that is a ClusterNetworkPolicy.
+    /// Its policy's tier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier: Option<Tier>,
-    /// Its policy's priority, if that is a ClusterNetworkPolicy.
+    /// Its policy's priority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<u16>,
 }

@@ -10,8 +10,8 @@ use vethwall_policy::{
 };
 
 use super::{
-    DecidedBy, EntryAnswer, ExplainRequest, Explanation, Party, Peer, PolicyAnswer, RuleAction, RuleAnswer,
-    Side, SideReason, Tier, protocol_name,
+    ClusterRule, DecidedBy, EntryAnswer, ExplainRequest, Explanation, Party, Peer, PolicyAnswer, RuleAction,
+    RuleAnswer, Side, SideReason, Tier, protocol_name,
 };
 use crate::api::{API_VERSION, ErrorBody, ErrorCode, PolicyName, Verdict};
 
@@ -168,9 +168,11 @@ fn side(side: &policy::Side) -> Side {
             policy,
             rule: number,
             name: rule.and_then(|rule| rule.name.clone()),
-            action: rule.and_then(|rule| rule.action),
-            tier: answer.and_then(|answer| answer.tier),
-            priority: answer.and_then(|answer| answer.priority),
+            cluster: ClusterRule {
+                action: rule.and_then(|rule| rule.action),
+                tier: answer.and_then(|answer| answer.tier),
+                priority: answer.and_then(|answer| answer.priority),
+            },
         }
     });
     Side {

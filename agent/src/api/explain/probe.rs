@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Explanation, RuleAction, Side, Tier};
+use super::{ClusterRule, Explanation, Side};
 use crate::api::Verdict;
 
 /// What becomes of one probe. Instead of `family` and what follows it there is `error` where that could not be decided.
@@ -108,15 +108,9 @@ pub struct ProbeRule {
     /// The rule's name, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// What it does; only a ClusterNetworkPolicy's says so.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub action: Option<RuleAction>,
-    /// Its policy's tier, if that is a ClusterNetworkPolicy.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tier: Option<Tier>,
-    /// Its policy's priority, if that is a ClusterNetworkPolicy.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub priority: Option<u16>,
+    /// What it does and where it stands.
+    #[serde(flatten)]
+    pub cluster: ClusterRule,
 }
 
 impl From<&Explanation> for Answered {
@@ -146,9 +140,7 @@ impl From<&Side> for ProbeSide {
             policy: by.policy.to_string(),
             rule: by.rule,
             name: by.name.clone(),
-            action: by.action,
-            tier: by.tier,
-            priority: by.priority,
+            cluster: by.cluster,
         });
         Self {
             verdict,

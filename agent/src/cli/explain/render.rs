@@ -181,7 +181,7 @@ fn reason(side: &Side) -> String {
         SideReason::AuditOnly => format!("only audited policies isolate it for {direction}"),
         SideReason::Rule | SideReason::Denied => match &side.decided_by {
             Some(by) => {
-                let action = by.action.map(|action| format!(" ({})", action.name()));
+                let action = by.cluster.action.map(|action| format!(" ({})", action.name()));
                 format!(
                     "by {} rule {}{}{}",
                     escape(&by.policy.to_string()),

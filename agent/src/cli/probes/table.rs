@@ -139,6 +139,7 @@ fn reason(side: &Side) -> String {
     let said = match (&side.decided_by, side.reason) {
         (Some(by), _) => {
             let action = by
+                .cluster
                 .action
                 .map(|action| format!(" ({})", action.name()))
                 .unwrap_or_default();
