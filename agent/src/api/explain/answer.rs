@@ -115,28 +115,16 @@ fn target(world: &World, peer: &Peer, family: Option<u8>) -> Result<policy::Targ
 }
 
 fn party(world: &World, peer: &Peer, end: &policy::End) -> Party {
-    let (owner, node) = match (peer, &end.pod) {
-        (Peer::Address { .. }, Some(pod)) => {
-            let node = pod
-                .split_once('/')
-                .and_then(|(namespace, name)| node_of(world, namespace, name));
-            (Some(pod.clone()), node.or_else(|| end.node.clone()))
-        }
-        (Peer::Address { .. }, None) => (None, end.node.clone()),
-        (Peer::Pod { namespace, name }, _) => {
-            (None, node_of(world, namespace, name).or_else(|| end.node.clone()))
-        }
-    };
+    let pod = end.pod.as_deref().and_then(|pod| pod.split_once('/'));
+    let bound = pod.and_then(|(namespace, name)| world.pod(namespace, name)?.node.clone());
     Party {
         peer: peer.clone(),
-        owner,
-        node,
+        owner: match peer {
+            Peer::Address { .. } => end.pod.clone(),
+            Peer::Pod { .. } => None,
+        },
+        node: bound.or_else(|| end.node.clone()),
     }
-}
-
-/// The node that a pod is bound to.
-fn node_of(world: &World, namespace: &str, name: &str) -> Option<String> {
-    world.pod(namespace, name)?.node.clone()
 }
 
 fn unknown_pod(world: &World, namespace: &str, name: &str) -> ErrorBody {
