@@ -23,6 +23,7 @@ use crate::api::{ClientError, ErrorCode};
 pub mod agent;
 mod explain;
 mod flows;
+mod offline;
 mod peer;
 mod policy;
 mod probes;

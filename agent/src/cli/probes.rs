@@ -19,7 +19,7 @@ use vethwall_policy::world::World;
 use self::input::Probe;
 use super::{
     Exit, Failure, Global, Output, Streams,
-    explain::Manifests,
+    offline::Manifests,
     peer::check_families,
     status,
     text::{bad, count, escape, json_line, paint},
