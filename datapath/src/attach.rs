@@ -25,9 +25,8 @@ use std::{
 };
 
 use nix::libc;
-use vethwall_common::maps;
 
-use crate::{Error, Pins, clsact, pins::unpin, sys};
+use crate::{Error, Pins, clsact, pins::unpin, point::Point, sys};
 
 /// How a program hangs on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,55 +54,6 @@ pub enum Choice {
     Best,
     /// Only this one.
     Only(Hook),
-}
-
-/// One of our attachment points.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Point {
-    PodIngress,
-    PodEgress,
-    Bridge,
-}
-
-impl Point {
-    const ALL: [Self; 3] = [Self::PodIngress, Self::PodEgress, Self::Bridge];
-
-    fn suffix(self) -> &'static str {
-        match self {
-            Self::PodIngress => "ingress",
-            Self::PodEgress => "egress",
-            Self::Bridge => "bridge",
-        }
-    }
-
-    pub(crate) fn program(self) -> &'static str {
-        match self {
-            Self::PodIngress => maps::FROM_POD,
-            Self::PodEgress => maps::TO_POD,
-            Self::Bridge => maps::FROM_BRIDGE,
-        }
-    }
-
-    fn tcx(self) -> u32 {
-        match self {
-            Self::PodIngress | Self::Bridge => sys::TCX_INGRESS,
-            Self::PodEgress => sys::TCX_EGRESS,
-        }
-    }
-
-    pub(crate) fn is_egress(self) -> bool {
-        self == Self::PodEgress
-    }
-
-    fn pin_name(self, ifindex: u32) -> String {
-        format!("{ifindex}-{}", self.suffix())
-    }
-
-    fn parse(name: &str) -> Option<(u32, Self)> {
-        let (ifindex, suffix) = name.split_once('-')?;
-        let point = Self::ALL.into_iter().find(|point| point.suffix() == suffix)?;
-        Some((ifindex.parse().ok()?, point))
-    }
 }
 
 /// A pinned link.
@@ -338,20 +288,5 @@ fn detach(pins: &Pins, point: Point, ifindex: u32, ifname: &str) -> Result<(), E
             }
         }
         Err(error) => Err(Error::bpf("open", path.display(), error)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_pins_lead_back() {
-        for point in Point::ALL {
-            assert_eq!(Point::parse(&point.pin_name(41)), Some((41, point)));
-        }
-        for name in ["41", "41-", "x-ingress", "41-ingress-new", "-bridge", ""] {
-            assert_eq!(Point::parse(name), None, "{name}");
-        }
     }
 }

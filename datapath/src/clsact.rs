@@ -8,7 +8,7 @@ use aya::programs::{
 };
 use nix::libc;
 
-use crate::{Error, Pins, attach::Point};
+use crate::{Error, Pins, point::Point};
 
 /// Our filter's place: before those that other programs add without asking for one.
 const PRIORITY: u16 = 1;

@@ -25,6 +25,7 @@ mod maps;
 mod netlink;
 pub mod object;
 mod pins;
+mod point;
 mod spec;
 mod sys;
 mod table;
