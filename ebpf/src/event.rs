@@ -18,9 +18,8 @@ use vethwall_common::{
 
 use crate::{
     address::Words,
-    count,
-    judge::Case,
-    lookup,
+    case::Case,
+    count, lookup,
     maps::{EVENTS, SUPPRESSION},
 };
 

@@ -22,8 +22,9 @@ use vethwall_common::{
 
 use crate::{
     address::Words,
+    case::{Case, origin, stage},
     count,
-    judge::{self, Case, Outcome, judge, origin, stage},
+    judge::{self, Outcome, judge},
     lookup::{self, Endpoint},
     maps::{ENDPOINT_INDEX, SCRATCH},
     parse::{self, Bytes, Packet, marks},

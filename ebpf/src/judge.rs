@@ -19,91 +19,25 @@
 //! - Whoever asks gets exactly one count, and an event for a new connection or a drop, never for a packet that waits
 //!   for its second stage.
 
-use core::{mem::MaybeUninit, ptr};
+use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::__sk_buff;
 use vethwall_common::{
     Direction,
     config::Config,
-    endpoint::SlotRef,
     flow::{FlowEntry, FragmentEntry, state},
     identity::Identity,
-    verdict::{Action, Cookie, Reason},
+    verdict::{Action, Reason},
 };
 
 use crate::{
     address::Words,
+    case::{Case, origin, stage, zero},
     count, event, flow,
     lookup::{self, Answer, Peer},
     parse::{self, Packet, marks},
     skb::Frame,
 };
-
-/// A question to [`judge`].
-#[repr(C)]
-pub(crate) struct Case {
-    /// The packet.
-    pub(crate) packet: Packet,
-    /// Whose identity decides; not always the address in the packet.
-    pub(crate) other: Words,
-    /// At the destination: the address that the sender really has, kept while its egress is judged.
-    pub(crate) sender: Words,
-    /// Slot and generation of the endpoint in this direction.
-    pub(crate) slot: SlotRef,
-    /// The endpoint.
-    pub(crate) ifindex: u32,
-    /// Ticks.
-    pub(crate) now: u32,
-    /// The rule that decided; filled in by [`judge`].
-    pub(crate) cookie: Cookie,
-    /// The other end, for the event; filled in by [`judge`].
-    pub(crate) peer: Identity,
-    /// [`Direction`].
-    pub(crate) direction: u8,
-    /// How `other` is to be understood.
-    pub(crate) origin: u8,
-    /// What is to be done on a destination that may be translated: see [`stage`].
-    pub(crate) stage: u8,
-    /// No policy selects the pod in this direction.
-    pub(crate) open: u8,
-    /// The packet is an ICMP error about a connection that was allowed.
-    pub(crate) related: u8,
-    /// Zero.
-    pub(crate) reserved: [u8; 3],
-}
-
-/// Fills with zeros, eight bytes at a time.
-#[inline(always)]
-fn zero<T>(place: &mut T) {
-    const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() == 8) };
-    let words = ptr::from_mut(place).cast::<u64>();
-    let mut index = 0;
-    while index < size_of::<T>() / 8 {
-        // SAFETY: within the place, aligned (both checked above); zero is a value of every field of the types here.
-        unsafe { words.add(index).write_volatile(0) };
-        index += 1;
-    }
-}
-
-/// Values of [`Case::origin`].
-pub(crate) mod origin {
-    /// By address, maps and prefixes.
-    pub(crate) const ADDRESS: u8 = 0;
-    /// This node itself: always allowed.
-    pub(crate) const OWN_NODE: u8 = 1;
-    /// The pod itself: always allowed.
-    pub(crate) const ITSELF: u8 = 2;
-}
-
-/// Values of [`Case::stage`].
-pub(crate) mod stage {
-    /// At the pod's veth; a destination outside the pod network waits for the second stage.
-    pub(crate) const MAY_WAIT: u8 = 0;
-    /// At the pod's veth; judged here in any case.
-    pub(crate) const AT_ONCE: u8 = 1;
-    /// After translation.
-    pub(crate) const SECOND: u8 = 2;
-}
 
 /// The answer of [`judge`].
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -115,31 +49,6 @@ pub(crate) enum Outcome {
     Passed,
     /// Let it go on to its second stage.
     Waits,
-}
-
-impl Case {
-    /// Makes everything unknown and closed: zero. Word by word, because the compiler would call a function that does it
-    /// byte by byte, which took a third of the time of a packet.
-    #[inline(always)]
-    pub(crate) fn clear(&mut self) {
-        zero(self);
-    }
-
-    /// Whether no policy selects the pod in this direction.
-    #[inline(always)]
-    pub(crate) fn is_open(&self) -> bool {
-        self.open != 0
-    }
-
-    /// The direction.
-    #[inline(always)]
-    pub(crate) fn direction(&self) -> Direction {
-        if self.direction == Direction::Ingress as u8 {
-            Direction::Ingress
-        } else {
-            Direction::Egress
-        }
-    }
 }
 
 /// Judges a packet.

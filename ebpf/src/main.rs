@@ -10,6 +10,7 @@
 )]
 
 mod address;
+mod case;
 mod count;
 mod event;
 mod flow;

@@ -15,7 +15,7 @@ use vethwall_common::{
     verdict::{PortsKey, PortsPage, SlotRecord, VerdictEntry, VerdictKey},
 };
 
-use crate::judge::Case;
+use crate::case::Case;
 
 #[map]
 pub(crate) static ENDPOINTS: Array<EndpointRecord> = Array::with_max_entries(ENDPOINT_ARRAY_SIZE, 0);
