@@ -235,6 +235,17 @@ fn explanation() -> Explanation {
     }
 }
 
+/// A ClusterNetworkPolicy without its rules, as one more document of a file.
+const FENCE: &str = "---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: fence}
+spec:
+  tier: Admin
+  priority: 7
+  subject: {namespaces: {}}
+  ingress:";
+
 #[test]
 fn the_arguments_are_consistent() {
     Cli::command().debug_assert();

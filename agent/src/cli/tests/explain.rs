@@ -194,20 +194,12 @@ fn the_nearest_fix_is_the_last_line() {
 
 #[test]
 fn a_cluster_policy_stands_with_its_tier_and_the_rules_that_had_a_say() {
-    let fence = "---
-apiVersion: policy.networking.k8s.io/v1alpha2
-kind: ClusterNetworkPolicy
-metadata: {name: fence}
-spec:
-  tier: Admin
-  priority: 7
-  subject: {namespaces: {}}
-  ingress:
+    let rules = "
   - {name: others, action: Accept, from: [{namespaces: {matchLabels: {team: other}}}]}
   - {name: no-sql, action: Deny, from: [{namespaces: {}}], protocols: [{tcp: {destinationPort: {number: 5432}}}]}
   - {action: Deny, from: [{namespaces: {}}]}
 ";
-    let all = format!("{ALLOW_API}{fence}");
+    let all = format!("{ALLOW_API}{FENCE}{rules}");
     let ran = offline(&all, &["shop/web", "shop/db:5432"]);
     assert_eq!((ran.err.as_str(), ran.exit), ("", Exit::No));
     assert_eq!(

@@ -255,19 +255,11 @@ shop/db       shop/who  1/TCP     ERROR    -        no pod shop/who is known
 
 #[test]
 fn cluster_policies_are_named_with_their_rank() {
-    let fence = "---
-apiVersion: policy.networking.k8s.io/v1alpha2
-kind: ClusterNetworkPolicy
-metadata: {name: fence}
-spec:
-  tier: Admin
-  priority: 7
-  subject: {namespaces: {}}
-  ingress:
+    let rules = "
   - {name: keep, action: Pass, from: [{namespaces: {matchLabels: {kubernetes.io/metadata.name: shop}}}]}
   - {name: no-strangers, action: Deny, from: [{namespaces: {}}]}
 ";
-    let all = format!("{CLUSTER}{fence}");
+    let all = format!("{CLUSTER}{FENCE}{rules}");
     let answer = one(&all, r#"{"from":"other/free","to":"shop/db","port":5432}"#);
     assert_eq!(
         answer["ingress"],
