@@ -168,6 +168,28 @@ fn before_a_denial(rule: Value) -> World {
     )
 }
 
+/// A rule with that action, before a denial.
+fn acting(action: &str, rule: &Value) -> World {
+    let mut rule = rule.clone();
+    rule["action"] = json!(action);
+    before_a_denial(rule)
+}
+
+fn accepts_nothing_and_passes_all(rule: &Value) {
+    check(
+        &acting("Accept", rule),
+        "CNP 6",
+        "one < world tcp 80",
+        "one < three tcp 80",
+    );
+    check(
+        &acting("Pass", rule),
+        "CNP 6",
+        "one < three icmp 0, one < three tcp 80, one < world tcp 80",
+        "",
+    );
+}
+
 #[test]
 fn what_is_unknown_fails_closed() {
     for peers in [
@@ -182,21 +204,10 @@ fn what_is_unknown_fails_closed() {
         json!([{"pods": {"podSelector": {"matchExpressions": [{"key": "a", "operator": "?"}]}}}]),
         json!([{"pods": {"podselector": {}}}]),
     ] {
-        let rule = |action: &str| before_a_denial(json!({"action": action, "from": peers}));
+        let rule = json!({"from": peers});
+        accepts_nothing_and_passes_all(&rule);
         check(
-            &rule("Accept"),
-            "CNP 6",
-            "one < world tcp 80",
-            "one < three tcp 80",
-        );
-        check(
-            &rule("Pass"),
-            "CNP 6",
-            "one < three tcp 80, one < world tcp 80",
-            "",
-        );
-        check(
-            &rule("Deny"),
+            &acting("Deny", &rule),
             "CNP 6",
             "",
             "one < three tcp 80, one < world tcp 80",
@@ -213,22 +224,7 @@ fn what_is_unknown_fails_closed() {
         json!([{"tcp": {"destinationPort": {"range": {"start": 9, "end": 3}}}}]),
         json!([{"destinationNamedPort": ""}]),
     ] {
-        let rule = |action: &str| {
-            let peers = json!([{"namespaces": {}}]);
-            before_a_denial(json!({"action": action, "from": peers, "protocols": protocols}))
-        };
-        check(
-            &rule("Accept"),
-            "CNP 6",
-            "one < world tcp 80",
-            "one < three tcp 80",
-        );
-        check(
-            &rule("Pass"),
-            "CNP 6",
-            "one < three icmp 0, one < three tcp 80",
-            "",
-        );
+        accepts_nothing_and_passes_all(&json!({"from": [{"namespaces": {}}], "protocols": protocols}));
     }
     let action = before_a_denial(json!({"action": "Allow", "from": [{"namespaces": {}}]}));
     check(&action, "an unknown action", "", "one < three tcp 80");
