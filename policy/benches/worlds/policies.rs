@@ -162,88 +162,68 @@ pub(super) fn cluster() -> Vec<ClusterNetworkPolicy> {
             admin,
             10,
             everybody(),
-            accept,
-            of(named(SHARED[0])),
-            vec![tcp(53), udp(53)],
+            acts(accept, of(named(SHARED[0])), vec![tcp(53), udp(53)]),
         ),
         ingress(
             admin,
             20,
             everybody(),
-            accept,
-            of(named(SHARED[1])),
-            vec![tcp(9090)],
+            acts(accept, of(named(SHARED[1])), vec![tcp(9090)]),
         ),
         egress(
             admin,
             30,
             everybody(),
-            deny,
-            block("169.254.169.254", 32, &[]),
-            any(),
+            acts(deny, block("169.254.169.254", 32, &[]), any()),
         ),
-        ingress(admin, 40, env("prod"), deny, of(env("dev")), any()),
-        egress(admin, 41, env("dev"), deny, of(env("prod")), any()),
-        ingress(admin, 50, everybody(), pass, of(named(SHARED[2])), any()),
+        ingress(admin, 40, env("prod"), acts(deny, of(env("dev")), any())),
+        egress(admin, 41, env("dev"), acts(deny, of(env("prod")), any())),
+        ingress(admin, 50, everybody(), acts(pass, of(named(SHARED[2])), any())),
         egress(
             admin,
             60,
             everybody(),
-            deny,
-            Peer::Nodes(everybody()),
-            vec![tcp(10_250), tcp(10_255)],
+            acts(deny, Peer::Nodes(everybody()), vec![tcp(10_250), tcp(10_255)]),
         ),
         egress(
             admin,
             70,
             everybody(),
-            deny,
-            block("0.0.0.0", 0, &[]),
-            vec![tcp(25)],
+            acts(deny, block("0.0.0.0", 0, &[]), vec![tcp(25)]),
         ),
-        ingress(baseline, 10, env("prod"), accept, of(env("prod")), any()),
-        ingress(baseline, 100, everybody(), deny, of(everybody()), any()),
+        ingress(baseline, 10, env("prod"), acts(accept, of(env("prod")), any())),
+        ingress(baseline, 100, everybody(), acts(deny, of(everybody()), any())),
     ]
 }
 
-fn ingress(
-    tier: Tier,
-    priority: u16,
-    subject: Selector,
-    action: RuleAction,
-    peer: Peer,
-    ports: Vec<PortMatch>,
-) -> ClusterNetworkPolicy {
+fn ingress(tier: Tier, priority: u16, subject: Selector, rule: ClusterRule) -> ClusterNetworkPolicy {
     ClusterNetworkPolicy {
         name: format!("{tier:?}-{priority}").to_lowercase(),
         tier,
         priority,
         namespaces: subject,
         pods: Selector::everything(),
-        ingress: vec![ClusterRule {
-            name: None,
-            action,
-            peers: Peers::Some(vec![peer]),
-            ports: some(ports),
-        }],
+        ingress: vec![rule],
         egress: Vec::new(),
         mode: Mode::Enforce,
     }
 }
 
-fn egress(
-    tier: Tier,
-    priority: u16,
-    subject: Selector,
-    action: RuleAction,
-    peer: Peer,
-    ports: Vec<PortMatch>,
-) -> ClusterNetworkPolicy {
-    let policy = ingress(tier, priority, subject, action, peer, ports);
+fn egress(tier: Tier, priority: u16, subject: Selector, rule: ClusterRule) -> ClusterNetworkPolicy {
+    let policy = ingress(tier, priority, subject, rule);
     ClusterNetworkPolicy {
         egress: policy.ingress,
         ingress: Vec::new(),
         ..policy
+    }
+}
+
+fn acts(action: RuleAction, peer: Peer, ports: Vec<PortMatch>) -> ClusterRule {
+    ClusterRule {
+        name: None,
+        action,
+        peers: Peers::Some(vec![peer]),
+        ports: some(ports),
     }
 }
 
