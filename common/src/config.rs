@@ -11,7 +11,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub struct Config {
     /// [`crate::ABI_VERSION`] of the writer.
     pub abi: u32,
-    /// [`Config::BRIDGE_ATTACHED`], [`Config::EVENTS`], [`Config::KEEP_CONNECTIONS`].
+    /// [`Config::BRIDGE_V4`], [`Config::BRIDGE_V6`], [`Config::EVENTS`], [`Config::KEEP_CONNECTIONS`],
+    /// [`Config::OVERFLOW`], [`Config::OWN_NODE_EGRESS`].
     pub flags: u32,
     /// Life of an established TCP flow, in ticks.
     pub tcp_established: u32,
@@ -23,17 +24,29 @@ pub struct Config {
     pub udp_established: u32,
     /// Life of a UDP flow without, in ticks.
     pub udp_unreplied: u32,
+    /// Life of an established SCTP association, in ticks.
+    pub sctp_established: u32,
     /// Life of a flow of any other protocol, in ticks.
     pub other: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 impl Config {
-    /// cni0 carries its program: egress to a Service may be judged there.
-    pub const BRIDGE_ATTACHED: u32 = 1;
+    /// cni0 carries its program, and the kernel translates IPv4 destinations before that (`bridge-nf-call-iptables`):
+    /// egress beyond the pods is judged there. Without it such egress of an isolated pod is dropped.
+    pub const BRIDGE_V4: u32 = 1;
     /// Write an event for every final verdict.
     pub const EVENTS: u32 = 2;
     /// Do not judge a connection again when policy changes (`existingConnections: keep`).
     pub const KEEP_CONNECTIONS: u32 = 4;
+    /// As [`Config::BRIDGE_V4`], for IPv6 (`bridge-nf-call-ip6tables`).
+    pub const BRIDGE_V6: u32 = 8;
+    /// [`crate::maps::ENDPOINT_OVERFLOW`] is not empty. Set before its first entry, so that only then is a packet's
+    /// interface looked up there.
+    pub const OVERFLOW: u32 = 16;
+    /// What a pod sends to its own node is no matter of policy (`ownNodeEgress: allow`).
+    pub const OWN_NODE_EGRESS: u32 = 32;
 }
 
-const _: () = assert!(size_of::<Config>() == 32);
+const _: () = assert!(size_of::<Config>() == 40);

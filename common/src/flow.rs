@@ -77,6 +77,9 @@ pub mod state {
     pub const DEFERRED: u8 = 16;
     /// Judged at the pod's veth on a destination that nothing translates later; needs no second stage.
     pub const DIRECT: u8 = 32;
+    /// Policy no longer allows it: its replies are dropped, and packets the other way are judged one by one. It stays as
+    /// long as a connection would, so that neither side's packets are mistaken for the beginning of another.
+    pub const REVOKED: u8 = 64;
     /// Either end of a closing connection.
     pub const CLOSING: u8 = FIN_ORIGINAL | FIN_REPLY | RESET;
 }

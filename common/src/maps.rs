@@ -82,9 +82,13 @@ pub const MAX_ENDPOINT_OVERFLOW: u32 = 1024;
 pub const EVENT_BYTES: u32 = 1 << 20;
 
 /// Entries of [`COUNTERS`]: an action, a direction and a reason each, then the special counters.
-pub const COUNTER_SIZE: u32 = 3 * 2 * crate::verdict::REASONS + 1;
+pub const COUNTER_SIZE: u32 = 3 * 2 * crate::verdict::REASONS + 2;
 /// Index in [`COUNTERS`] of the events that found the ring buffer full.
 pub const EVENTS_LOST: u32 = COUNTER_SIZE - 1;
+/// Index in [`COUNTERS`] of the events that were more than [`EVENTS_PER_TICK`] allows.
+pub const EVENTS_LIMITED: u32 = COUNTER_SIZE - 2;
+/// Different events that one endpoint may cause on one CPU in a tick. A flood or a port scan beyond that is counted only.
+pub const EVENTS_PER_TICK: u32 = 256;
 
 /// Index in [`COUNTERS`] of the packets that ended so.
 pub const fn counter_index(

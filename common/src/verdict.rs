@@ -41,7 +41,7 @@ pub struct Cookie(pub u32);
 pub struct SlotRecord {
     /// [`allow`] bits.
     pub allow: u8,
-    /// [`SlotRecord::OPEN`].
+    /// [`SlotRecord::OPEN`], [`SlotRecord::CLUSTER`].
     pub flags: u8,
     /// Zero.
     pub reserved: u16,
@@ -52,6 +52,9 @@ pub struct SlotRecord {
 impl SlotRecord {
     /// Nothing selects the pod in this direction: the default is the whole answer, no entry need be looked for.
     pub const OPEN: u8 = 1;
+    /// A ClusterNetworkPolicy is among the policies: what the pod sends to itself through a Service is judged like what
+    /// any other pod sends.
+    pub const CLUSTER: u8 = 2;
 }
 
 /// Key of [`crate::maps::VERDICTS`].
@@ -288,6 +291,11 @@ reasons! {
     FlowTable = 17, "flow_table";
     /// A later packet of a connection that policy no longer allows.
     Revoked = 18, "revoked";
+    /// TCP in the middle of a connection that nobody knows, to or from a pod that is isolated the other way: it may be an
+    /// answer on a connection that policy forbids.
+    MidStream = 19, "mid_stream";
+    /// Egress beyond the pods, while nothing can judge it after address translation.
+    NoBridge = 20, "no_bridge";
 }
 
 /// Size of the space of reasons in [`crate::maps::COUNTERS`].

@@ -9,14 +9,17 @@
 //! Invariants:
 //! - An interface has its record in one of the two places. It stays there for life, so that no stale copy comes to
 //!   light when the other one is deleted.
+//! - The programs look into EP_OVERFLOW only where the configuration says that it is in use: that is written before its
+//!   first entry, and taken back only by a loader that finds none.
 //! - EP_INDEX is written before the record that carries the index, and cleared after that record is gone. A reader with
 //!   a tag finds the interface whose program wrote the tag, or one without a record, which drops.
 
 use aya::maps::MapData;
 use vethwall_common::{
+    config::Config,
     endpoint::{ENDPOINT_ARRAY_SIZE, EndpointRecord},
     entry::Entry,
-    maps::{ENDPOINT_INDEX, ENDPOINT_OVERFLOW, ENDPOINTS},
+    maps::{CONFIG, ENDPOINT_INDEX, ENDPOINT_OVERFLOW, ENDPOINTS},
 };
 
 use crate::{
@@ -30,6 +33,7 @@ pub struct Endpoints {
     pub(crate) array: Records<EndpointRecord>,
     pub(crate) overflow: Hash<u32, EndpointRecord>,
     pub(crate) index: Records<u32>,
+    config: Records<Config>,
 }
 
 impl Endpoints {
@@ -41,6 +45,7 @@ impl Endpoints {
         };
         let typed = |name: &'static str| move |e| Error::loader("open", format!("map {name}"), e);
         let (array, overflow, index) = (data(ENDPOINTS)?, data(ENDPOINT_OVERFLOW)?, data(ENDPOINT_INDEX)?);
+        let config = data(CONFIG)?;
         Ok(Self {
             array: Records::new(
                 ENDPOINTS,
@@ -59,6 +64,10 @@ impl Endpoints {
                 aya::maps::Map::Array(index)
                     .try_into()
                     .map_err(typed(ENDPOINT_INDEX))?,
+            ),
+            config: Records::new(
+                CONFIG,
+                aya::maps::Map::Array(config).try_into().map_err(typed(CONFIG))?,
             ),
         })
     }
@@ -97,6 +106,7 @@ impl Endpoints {
             None => usual.ifindex != 0,
         };
         if overflow {
+            self.use_overflow(true)?;
             self.overflow.put(ifindex, *record)?;
         } else {
             self.array.put(place(ifindex), *record)?;
@@ -105,6 +115,20 @@ impl Endpoints {
             Some(old) if old.index != record.index => self.clear_index(old.index, ifindex),
             _ => Ok(()),
         }
+    }
+
+    /// Tells the programs whether to look into the overflow map.
+    pub(crate) fn use_overflow(&mut self, used: bool) -> Result<(), Error> {
+        let mut config = self.config.get(0)?;
+        let before = config.flags;
+        config.flags &= !Config::OVERFLOW;
+        if used {
+            config.flags |= Config::OVERFLOW;
+        }
+        if config.flags == before {
+            return Ok(());
+        }
+        self.config.put(0, config)
     }
 
     /// Makes an interface pending again; whether it had a record.

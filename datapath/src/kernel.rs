@@ -84,6 +84,8 @@ impl Kernel {
         }
         let mut kernel = Self::open(pins, programs, adopted)?;
         kernel.check_abi()?;
+        let used = !kernel.endpoints.overflow.all()?.is_empty();
+        kernel.endpoints.use_overflow(used)?;
         kernel.publish_programs()?;
         attach::update_links(&kernel.pins)?;
         Ok(kernel)
@@ -261,10 +263,12 @@ impl Maps for Kernel {
     }
 
     fn set_config(&mut self, config: &Config) -> Result<(), Error> {
+        let overflow = self.config.get(0)?.flags & Config::OVERFLOW;
         self.config.put(
             0,
             Config {
                 abi: ABI_VERSION,
+                flags: config.flags & !Config::OVERFLOW | overflow,
                 ..*config
             },
         )

@@ -31,7 +31,7 @@ pub trait Maps {
     /// What the programs were told of the node.
     fn config(&self) -> Result<Config, Error>;
 
-    /// Tells the programs; `abi` is filled in.
+    /// Tells the programs; `abi` and [`Config::OVERFLOW`] are filled in.
     fn set_config(&mut self, config: &Config) -> Result<(), Error>;
 
     /// Packet counts by [`vethwall_common::maps::counter_index`], summed over CPUs.

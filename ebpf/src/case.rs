@@ -37,6 +37,10 @@ pub(crate) struct Case {
     pub(crate) related: u8,
     /// Zero.
     pub(crate) reserved: [u8; 3],
+    /// The endpoint's slot in the other direction.
+    pub(crate) opposite: u32,
+    /// Zero.
+    pub(crate) unused: u32,
 }
 
 impl Case {
@@ -91,7 +95,7 @@ pub(crate) mod origin {
 pub(crate) mod stage {
     /// At the pod's veth; a destination outside the pod network waits for the second stage.
     pub(crate) const MAY_WAIT: u8 = 0;
-    /// At the pod's veth; judged here in any case.
+    /// At the pod's veth, without a second stage: a destination outside the pod network is dropped.
     pub(crate) const AT_ONCE: u8 = 1;
     /// After translation.
     pub(crate) const SECOND: u8 = 2;

@@ -1,7 +1,14 @@
 //! Telling user space about verdicts.
 //!
-//! Invariant: equal events ([`SuppressionKey`]) are written once a tick; those left out are counted in the next one,
-//! those that found the ring buffer full in [`vethwall_common::maps::EVENTS_LOST`].
+//! ```text
+//! new connection ─────────────────────────────┐
+//! drop, or no connection ─► told this tick? ──┴─► budget of the endpoint ─► ring buffer
+//!                             count                 count                     count
+//! ```
+//! Invariants:
+//! - Equal drops ([`SuppressionKey`]) are written once a tick; those left out are counted in the next one.
+//! - What exceeds the endpoint's budget is counted in [`vethwall_common::maps::EVENTS_LIMITED`], what found the ring buffer
+//!   full in [`vethwall_common::maps::EVENTS_LOST`].
 
 use core::ptr;
 
@@ -11,7 +18,7 @@ use vethwall_common::{
     address::Addr,
     config::Config,
     event::{Event, SuppressionEntry, SuppressionKey},
-    maps::EVENTS_LOST,
+    maps::{EVENTS_LIMITED, EVENTS_LOST, EVENTS_PER_TICK},
     protocol,
     verdict::{Action, Reason},
 };
@@ -20,7 +27,8 @@ use crate::{
     address::Words,
     case::Case,
     count, lookup,
-    maps::{EVENTS, SUPPRESSION},
+    maps::{BUDGET_SIZE, BUDGETS, EVENTS, SUPPRESSION},
+    parse::marks,
 };
 
 /// [`SuppressionKey`] with its address in words.
@@ -36,13 +44,29 @@ struct Key {
 const _: () = assert!(size_of::<Key>() == size_of::<SuppressionKey>());
 const _: () = assert!(core::mem::offset_of!(Key, kind) == core::mem::offset_of!(SuppressionKey, kind));
 
-/// Writes the event of a case that is closed, unless events are off or this one was told already.
+/// Takes one from the endpoint's budget of this tick, if there is one left.
 #[inline(always)]
-pub(crate) fn tell(case: &Case, action: Action, reason: Reason) {
-    let Some(config) = lookup::config() else { return };
-    if config.flags & Config::EVENTS == 0 {
-        return;
+fn may_tell(case: &Case) -> bool {
+    let Some(budget) = BUDGETS.get_ptr_mut(case.ifindex & (BUDGET_SIZE - 1)) else {
+        return false;
+    };
+    // SAFETY: the element is this CPU's own, and programs do not interrupt themselves.
+    unsafe {
+        if (*budget).tick != case.now {
+            (*budget).tick = case.now;
+            (*budget).told = 0;
+        }
+        if (*budget).told >= EVENTS_PER_TICK {
+            return false;
+        }
+        (*budget).told += 1;
+        true
     }
+}
+
+/// Whether an equal event was told in this tick already; else how many were not told since the last one.
+#[inline(always)]
+fn suppressed(case: &Case, reason: Reason) -> Option<u32> {
     let packet = &case.packet;
     let peer = match case.direction() {
         Direction::Ingress => packet.source,
@@ -57,28 +81,61 @@ pub(crate) fn tell(case: &Case, action: Action, reason: Reason) {
     };
     // SAFETY: the sizes are equal (checked above) and so are the fields, in order.
     let key = unsafe { &*ptr::from_ref(&key).cast::<SuppressionKey>() };
-    let mut suppressed = 0;
-    if let Some(last) = SUPPRESSION.get_ptr_mut(key) {
-        // SAFETY: LRU elements are never unmapped; a race with another CPU can miscount, nothing more.
-        unsafe {
-            if (*last).tick == case.now {
-                (*last).count = (*last).count.wrapping_add(1);
-                return;
-            }
-            suppressed = (*last).count;
-            (*last).tick = case.now;
-            (*last).count = 0;
+    let Some(last) = SUPPRESSION.get_ptr_mut(key) else {
+        // Beyond the budget nothing is inserted either: a port scan would turn the whole table over.
+        if !may_tell(case) {
+            count::add(EVENTS_LIMITED);
+            return None;
         }
-    } else {
-        // A full table costs repeated events, nothing else.
         let first = SuppressionEntry {
             tick: case.now,
             count: 0,
         };
+        // A full table costs repeated events, nothing else.
         if SUPPRESSION.insert(key, first, 0).is_err() {
             count::add(EVENTS_LOST);
         }
+        return Some(0);
+    };
+    // SAFETY: LRU elements are never unmapped; a race with another CPU can miscount, nothing more.
+    unsafe {
+        if (*last).tick == case.now {
+            (*last).count = (*last).count.wrapping_add(1);
+            return None;
+        }
+        if !may_tell(case) {
+            count::add(EVENTS_LIMITED);
+            return None;
+        }
+        let before = (*last).count;
+        (*last).tick = case.now;
+        (*last).count = 0;
+        Some(before)
     }
+}
+
+/// Writes the event of a case that is closed, unless events are off or this one was told already. A new connection is
+/// told once by nature: only what may come again with every packet is looked for among what was told.
+#[inline(always)]
+pub(crate) fn tell(case: &Case, action: Action, reason: Reason) {
+    let Some(config) = lookup::config() else { return };
+    if config.flags & Config::EVENTS == 0 {
+        return;
+    }
+    let packet = &case.packet;
+    let begins = !matches!(action, Action::Drop) && packet.is(marks::TRACKED);
+    let suppressed = if begins {
+        if !may_tell(case) {
+            count::add(EVENTS_LIMITED);
+            return;
+        }
+        0
+    } else {
+        match suppressed(case, reason) {
+            Some(count) => count,
+            None => return,
+        }
+    };
     let Some(mut slot) = EVENTS.reserve::<Event>(0) else {
         count::add(EVENTS_LOST);
         return;

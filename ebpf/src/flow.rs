@@ -7,8 +7,10 @@
 //! Invariants:
 //! - Denied packets never insert.
 //! - What decides about a packet (generation, direction, DIRECT, DEFERRED) changes only by replacing the whole entry;
-//!   in place only `last_seen` and the bits of the TCP state are written, so that a write that races with the
+//!   in place only `last_seen`, the bits of the TCP state and REVOKED are written, so that a write that races with the
 //!   eviction of the entry can not open anything.
+//! - An entry that policy revokes stays: without it the other side's next packet would begin a connection of its own,
+//!   with the forbidden one as its answers.
 //! - An expired entry is as good as none.
 
 use core::ptr;
@@ -137,6 +139,8 @@ fn life(state: u8, number: u8, config: &Config) -> u32 {
         protocol::TCP => config.tcp_unreplied,
         protocol::UDP if replied => config.udp_established,
         protocol::UDP => config.udp_unreplied,
+        protocol::SCTP if state & state::RESET != 0 => config.tcp_closing,
+        protocol::SCTP if replied => config.sctp_established,
         _ => config.other,
     }
 }
@@ -161,6 +165,20 @@ impl Found {
     pub(crate) fn generation(self) -> u32 {
         // SAFETY: as in `is_alive`.
         unsafe { (*self.entry).generation }
+    }
+
+    /// Policy no longer allows it.
+    #[inline(always)]
+    pub(crate) fn revoke(self, now: u32) {
+        // SAFETY: as in `is_alive`; the module's invariant says why a race does no harm.
+        unsafe {
+            if (*self.entry).last_seen != now {
+                (*self.entry).last_seen = now;
+            }
+            if (*self.entry).state & state::REVOKED == 0 {
+                (*self.entry).state |= state::REVOKED;
+            }
+        }
     }
 
     /// Notes a packet; writes only what changed, because a write takes the cache line away from other CPUs.
@@ -213,13 +231,6 @@ pub(crate) fn store(key: &Key, entry: &FlowEntry, established: bool) -> bool {
     } else {
         FLOWS_NEW.insert(key.as_key(), entry, 0).is_ok()
     }
-}
-
-/// Removes a connection that policy no longer allows.
-#[inline(always)]
-pub(crate) fn forget(key: &Key) {
-    gone(FLOWS.remove(key.as_key()));
-    forget_new(key);
 }
 
 #[inline(always)]

@@ -9,14 +9,14 @@
 //! Invariants:
 //! - `from_pod` writes the tag on every way out, so that nothing that the pod preset survives.
 //! - A lost tag costs a lookup and never lets a packet through: a packet without one from an isolated pod is judged.
-//! - An interface whose endpoint is not in force passes ARP and neighbour discovery only.
+//! - A tag is believed only about the endpoint that it names, and a packet with a tag is never this node's own.
+//! - From an interface whose endpoint is not in force nothing comes; to it go ARP and neighbour discovery only.
 
 use aya_ebpf::bindings::__sk_buff;
 use vethwall_common::{
     Direction,
     config::Config,
     endpoint::tag,
-    identity::AddressEntry,
     verdict::{Action, Reason},
 };
 
@@ -34,15 +34,16 @@ use crate::{
 /// Packets from a pod, at the ingress of its veth.
 #[inline(always)]
 pub(crate) fn from_pod(frame: Frame) -> i32 {
-    let (Some(link), Some(case)) = (frame.link(), scratch()) else {
+    let (Some(link), Some(case), Some(config)) = (frame.link(), scratch(), lookup::config()) else {
         return SHOT;
     };
     open(case, frame, &link, Direction::Egress);
-    let Some(endpoint) = lookup::endpoint(frame.ifindex()) else {
-        return pending(frame, &link, case);
+    let Some(endpoint) = lookup::endpoint(frame.ifindex(), config) else {
+        return refuse(case, Reason::Pending);
     };
     let judged = tag::JUDGED | endpoint.index();
     case.slot = endpoint.egress();
+    case.opposite = endpoint.ingress().slot();
     case.open = lookup::is_open(case.slot.slot()) as u8;
     if !endpoint.has_mac(link.source) {
         return refuse(case, Reason::Spoofed);
@@ -68,7 +69,7 @@ pub(crate) fn from_pod(frame: Frame) -> i32 {
         }
     }
     if case.packet.is(marks::NEIGHBOUR | marks::LISTENER) {
-        if !is_honest_advertisement(frame, &case.packet, endpoint) {
+        if is_a_routers(&case.packet) || !is_honest_advertisement(frame, &case.packet, endpoint) {
             return refuse(case, Reason::Spoofed);
         }
         frame.set_tag(judged);
@@ -79,8 +80,16 @@ pub(crate) fn from_pod(frame: Frame) -> i32 {
         frame.set_tag(judged);
         return UNSPEC;
     }
-    let bridge = lookup::config().is_some_and(|config| config.flags & Config::BRIDGE_ATTACHED != 0);
-    case.stage = if bridge { stage::MAY_WAIT } else { stage::AT_ONCE };
+    let bridge = if link.kind == Kind::Ipv4 {
+        Config::BRIDGE_V4
+    } else {
+        Config::BRIDGE_V6
+    };
+    case.stage = if config.flags & bridge != 0 {
+        stage::MAY_WAIT
+    } else {
+        stage::AT_ONCE
+    };
     case.other = case.packet.destination;
     match judge(frame, case) {
         Outcome::Dropped => SHOT,
@@ -100,10 +109,11 @@ pub(crate) fn from_pod(frame: Frame) -> i32 {
 #[inline(always)]
 pub(crate) fn from_bridge(frame: Frame) -> i32 {
     let mark = frame.tag();
-    if mark & tag::JUDGED != 0 {
+    let named = tagged(mark);
+    if mark & tag::JUDGED != 0 && named != 0 {
         return UNSPEC;
     }
-    let (Some(link), Some(case)) = (frame.link(), scratch()) else {
+    let (Some(link), Some(case), Some(config)) = (frame.link(), scratch(), lookup::config()) else {
         return SHOT;
     };
     if !matches!(link.kind, Kind::Ipv4 | Kind::Ipv6) {
@@ -113,10 +123,15 @@ pub(crate) fn from_bridge(frame: Frame) -> i32 {
     if case.packet.is(marks::NEIGHBOUR | marks::LISTENER) {
         return UNSPEC;
     }
-    let mut author = owner(&case.packet.source);
+    let its_own = lookup::endpoint(named, config).is_some_and(|named| named.owns(&case.packet.source));
+    let mut author = if its_own {
+        named
+    } else {
+        owner(&case.packet.source)
+    };
     if author == 0 && mark & tag::DEFERRED != 0 {
-        author = tagged(mark);
-        if lookup::endpoint(author).is_none() {
+        author = named;
+        if lookup::endpoint(author, config).is_none() {
             // It waits for a verdict that nobody can give any more.
             return refuse(case, Reason::Pending);
         }
@@ -133,17 +148,23 @@ pub(crate) fn from_bridge(frame: Frame) -> i32 {
 /// Packets to a pod, at the egress of its veth.
 #[inline(always)]
 pub(crate) fn to_pod(frame: Frame) -> i32 {
-    let (Some(link), Some(case)) = (frame.link(), scratch()) else {
+    let (Some(link), Some(case), Some(config)) = (frame.link(), scratch(), lookup::config()) else {
         return SHOT;
     };
     open(case, frame, &link, Direction::Ingress);
     let ifindex = frame.ifindex();
-    let Some(endpoint) = lookup::endpoint(ifindex) else {
-        return pending(frame, &link, case);
+    let Some(endpoint) = lookup::endpoint(ifindex, config) else {
+        return if link.kind == Kind::Arp || case.packet.is(marks::NEIGHBOUR) {
+            neighbour(case)
+        } else {
+            refuse(case, Reason::Pending)
+        };
     };
     let slot = endpoint.ingress();
+    let opposite = endpoint.egress().slot();
     let open = lookup::is_open(slot.slot()) as u8;
     case.slot = slot;
+    case.opposite = opposite;
     case.open = open;
     match link.kind {
         Kind::Arp => return neighbour(case),
@@ -170,27 +191,31 @@ pub(crate) fn to_pod(frame: Frame) -> i32 {
 
     let came_by = frame.came_by();
     let source = case.packet.source;
-    // The kernel does not copy the interface to the fragments of a refragmented IPv6 datagram.
-    let own_node = came_by == 0
-        && (!case.packet.is(marks::FIRST | marks::LATER)
-            || lookup::address_entry(&source)
-                .is_some_and(|entry| entry.flags & AddressEntry::LOCAL_NODE != 0));
-    if own_node {
+    let mark = frame.tag();
+    // The kernel copies the tag, but not the interface, to the fragments of an IPv6 datagram that it put together on the
+    // way: of those without a tag nobody knows whether this node made them, so they are judged by their source address.
+    let refragmented = case.packet.is(marks::FIRST | marks::LATER) && link.kind == Kind::Ipv6;
+    if came_by == 0 && mark == 0 && !refragmented {
         case.origin = origin::OWN_NODE;
     } else {
-        let sender = if came_by == 0 { owner(&source) } else { came_by };
+        let sender = match came_by {
+            0 => match owner(&source) {
+                0 => tagged(mark),
+                found => found,
+            },
+            found => found,
+        };
         // Who sent it is known from where it came in, whatever its source address says now.
-        let local = match lookup::endpoint(sender) {
+        let (local, judged) = match lookup::endpoint(sender, config) {
             Some(sender) => {
                 case.sender = sender.address_of(source.is_v4());
-                true
+                (true, mark == tag::JUDGED | sender.index())
             }
             None => {
                 case.sender = source;
-                false
+                (false, false)
             }
         };
-        let mark = frame.tag();
         let author = if local {
             sender
         } else if mark & tag::DEFERRED == 0 {
@@ -201,17 +226,18 @@ pub(crate) fn to_pod(frame: Frame) -> i32 {
                 found => found,
             }
         };
-        if author != 0 && author != ifindex && mark & tag::JUDGED == 0 {
+        if author != 0 && author != ifindex && !judged {
             if second_stage(frame.raw(), case, author) == DROPPED {
                 return SHOT;
             }
             case.ifindex = ifindex;
             case.direction = Direction::Ingress as u8;
             case.slot = slot;
+            case.opposite = opposite;
             case.open = open;
         }
         case.other = case.sender;
-        case.origin = if sender == ifindex {
+        case.origin = if sender == ifindex && !lookup::judges_itself(slot.slot()) {
             origin::ITSELF
         } else {
             origin::ADDRESS
@@ -235,18 +261,18 @@ const DROPPED: u64 = 2;
 /// is not a pod's: nothing comes through a pending one.
 #[inline(never)]
 fn second_stage(raw: *mut __sk_buff, case: &mut Case, author: u32) -> u64 {
-    let Some(author) = lookup::endpoint(author) else {
-        return OPEN;
-    };
+    let author = lookup::config().and_then(|config| lookup::endpoint(author, config));
+    let Some(author) = author else { return OPEN };
     case.direction = Direction::Egress as u8;
     case.slot = author.egress();
+    case.opposite = author.ingress().slot();
     case.open = lookup::is_open(case.slot.slot()) as u8;
     if case.open != 0 {
         return OPEN;
     }
     case.ifindex = author.ifindex();
     case.other = case.packet.destination;
-    case.origin = if author.owns(&case.packet.destination) {
+    case.origin = if author.owns(&case.packet.destination) && !lookup::judges_itself(case.slot.slot()) {
         origin::ITSELF
     } else {
         origin::ADDRESS
@@ -306,16 +332,6 @@ fn tagged(mark: u32) -> u32 {
         .map_or(0, |ifindex| *ifindex)
 }
 
-/// An interface whose policy is not in force.
-#[inline(always)]
-fn pending(frame: Frame, link: &Link, case: &Case) -> i32 {
-    if link.kind == Kind::Arp || case.packet.is(marks::NEIGHBOUR) {
-        frame.set_tag(tag::JUDGED);
-        return neighbour(case);
-    }
-    refuse(case, Reason::Pending)
-}
-
 /// ARP, neighbour discovery, listener discovery: without them nothing else works.
 #[inline(always)]
 fn neighbour(case: &Case) -> i32 {
@@ -372,6 +388,12 @@ fn is_honest_arp(frame: Frame, endpoint: Endpoint) -> bool {
         && (sender == 0 || endpoint.owns(&Words::v4(sender)))
 }
 
+/// Router advertisements, redirects and listener queries: a pod is no router (CVE-2020-10749).
+#[inline(always)]
+fn is_a_routers(packet: &Packet) -> bool {
+    matches!(packet.kind, 130 | 134 | 137)
+}
+
 /// Whether a neighbour advertisement is about the pod's own addresses.
 #[inline(always)]
 fn is_honest_advertisement(frame: Frame, packet: &Packet, endpoint: Endpoint) -> bool {
@@ -382,5 +404,5 @@ fn is_honest_advertisement(frame: Frame, packet: &Packet, endpoint: Endpoint) ->
         return false;
     };
     let target = Words::v6(target);
-    target.is_link_local() || endpoint.owns(&target)
+    endpoint.owns(&target) || endpoint.is_own_link_local(&target)
 }

@@ -3,9 +3,10 @@
 //!
 //! ```text
 //! fragment? malformed? ICMP error?
-//!  └► connection known? ── reply ───────────────────────► pass (Established)
+//!  └► connection known? ── reply ───────────────────────► pass (Established); revoked: drop
 //!       │               └─ same way, generation equal ──► pass (Established)
-//!       │                                  other ──► judged again, once
+//!       │                                  other ──► judged again, once; denied: revoked
+//!       ├─ no, and does not begin one ──► isolated the other way: drop (MidStream)
 //!       └► peer ─► slot, identity ─► ports ─► pass and track / drop
 //! ```
 //!
@@ -16,6 +17,7 @@
 //! Invariants:
 //! - A packet that begins something (bare SYN, echo request) never passes on the strength of a connection that the
 //!   other side opened.
+//! - No packet makes an answer of what may be a question: where nobody knows who began, both ways must be open.
 //! - Whoever asks gets exactly one count, and an event for a new connection or a drop, never for a packet that waits
 //!   for its second stage.
 
@@ -27,6 +29,7 @@ use vethwall_common::{
     config::Config,
     flow::{FlowEntry, FragmentEntry, state},
     identity::Identity,
+    protocol,
     verdict::{Action, Reason},
 };
 
@@ -131,23 +134,36 @@ fn connection(case: &mut Case, config: &Config) -> Decision {
     let key = flow::Key::new(case.ifindex, &case.packet);
     let found = flow::find(&key, case.now, config);
     let (mut known, mut established, mut kept) = (false, false, 0);
+    let mut same_way = None;
     if let Some(found) = found {
         established = found.established;
+        let bits = found.state();
+        let revoked = bits & state::REVOKED != 0;
         if found.direction() != case.direction {
             if !case.packet.is(marks::OPENS) {
+                if revoked {
+                    found.revoke(case.now);
+                    return drop(Reason::Revoked);
+                }
                 found.reply(&key, &case.packet, case.now);
                 return follow_up(case, Reason::Established);
             }
-        } else if !case.packet.is(marks::SYN) {
-            let bits = found.state();
-            let waits = case.stage == stage::MAY_WAIT && bits & state::DIRECT == 0;
+        } else if case.packet.is(marks::SYN) {
+            same_way = Some(found);
+            // Sent again, or late: what the connection has reached does not go back.
+            if bits & (state::CLOSING | state::REVOKED) == 0 {
+                kept = bits & state::REPLIED;
+            }
+        } else {
+            same_way = Some(found);
+            let waits = case.stage == stage::MAY_WAIT && bits & state::DIRECT == 0 && !revoked;
             let valid =
                 found.generation() == case.slot.generation() || config.flags & Config::KEEP_CONNECTIONS != 0;
             if waits && !case.is_open() {
                 found.touch(&case.packet, false, case.now);
                 return quiet(Reason::Deferred);
             }
-            if valid && bits & state::DEFERRED == 0 && !waits {
+            if valid && bits & state::DEFERRED == 0 && !waits && !revoked {
                 found.touch(&case.packet, false, case.now);
                 return follow_up(case, Reason::Established);
             }
@@ -155,9 +171,12 @@ fn connection(case: &mut Case, config: &Config) -> Decision {
             kept = bits & (state::REPLIED | state::CLOSING);
         }
     }
-    let same_way = found.is_some_and(|found| found.direction() == case.direction);
+    let middle = found.is_none() && in_the_middle(case);
 
-    let (answer, peer) = answer(case);
+    let (answer, peer) = answer(case, config);
+    if can_not_wait(case, &peer) {
+        return drop(Reason::NoBridge);
+    }
     let mut entry = FlowEntry {
         generation: case.slot.generation(),
         identity: peer.identity,
@@ -168,6 +187,9 @@ fn connection(case: &mut Case, config: &Config) -> Decision {
         reserved: 0,
     };
     if waits(case, &peer) {
+        if middle {
+            return drop(Reason::MidStream);
+        }
         entry.state |= state::DEFERRED;
         if !flow::store(&key, &entry, established) {
             return drop(Reason::FlowTable);
@@ -176,11 +198,15 @@ fn connection(case: &mut Case, config: &Config) -> Decision {
     }
     let action = Action::from_allow(answer.bits);
     if matches!(action, Action::Drop) {
-        if same_way {
-            flow::forget(&key);
+        if let Some(found) = same_way {
+            found.revoke(case.now);
         }
         first_fragment(case, false);
         return drop(if known { Reason::Revoked } else { answer.reason });
+    }
+    if middle {
+        first_fragment(case, false);
+        return drop(Reason::MidStream);
     }
     if case.stage != stage::SECOND && case.direction == Direction::Egress as u8 {
         entry.state |= state::DIRECT;
@@ -202,12 +228,26 @@ fn connection(case: &mut Case, config: &Config) -> Decision {
     }
 }
 
+/// Whether the packet, of no known connection, belongs to one that began before (SEMANTICS 46): then it may be an answer,
+/// and what it answers may be forbidden. After address translation the first stage has asked already.
+#[inline(always)]
+fn in_the_middle(case: &Case) -> bool {
+    matches!(case.packet.protocol, protocol::TCP | protocol::SCTP)
+        && !case.packet.is(marks::OPENS)
+        && (case.stage != stage::SECOND || case.direction == Direction::Ingress as u8)
+        && matches!(case.origin, origin::ADDRESS)
+        && !lookup::lets_anybody(case.opposite)
+}
+
 /// A packet that belongs to no connection: other ICMP, multicast.
 #[inline(always)]
-fn stranger(case: &mut Case, _: &Config) -> Decision {
-    let (answer, peer) = answer(case);
+fn stranger(case: &mut Case, config: &Config) -> Decision {
+    let (answer, peer) = answer(case, config);
     if waits(case, &peer) {
         return quiet(Reason::Deferred);
+    }
+    if can_not_wait(case, &peer) {
+        return drop(Reason::NoBridge);
     }
     let action = Action::from_allow(answer.bits);
     first_fragment(case, !matches!(action, Action::Drop));
@@ -238,11 +278,12 @@ fn fragment(case: &mut Case, _: &Config) -> Decision {
 
 /// The answer of policy, or of what stands above policy.
 #[inline(always)]
-fn answer(case: &mut Case) -> (Answer, Peer) {
+fn answer(case: &mut Case, config: &Config) -> (Answer, Peer) {
     let fixed = |identity| Peer {
         identity,
         reported: identity,
         pod: true,
+        own_node: false,
     };
     let (answer, peer) = match case.origin {
         origin::OWN_NODE => (Answer::allowed(Reason::OwnNode), fixed(Identity::LOCAL_HOST)),
@@ -253,16 +294,18 @@ fn answer(case: &mut Case) -> (Answer, Peer) {
             } else {
                 lookup::peer(&case.other, case.direction == Direction::Ingress as u8)
             };
-            let slot = case.slot.slot();
-            (
+            let answer = if peer.own_node && config.flags & Config::OWN_NODE_EGRESS != 0 {
+                Answer::allowed(Reason::OwnNode)
+            } else {
+                let packet = &case.packet;
                 lookup::ask(
-                    slot,
+                    case.slot.slot(),
                     peer.identity,
-                    case.packet.protocol,
-                    case.packet.destination_port,
-                ),
-                peer,
-            )
+                    packet.protocol,
+                    packet.destination_port,
+                )
+            };
+            (answer, peer)
         }
     };
     case.cookie = answer.cookie;
@@ -274,6 +317,12 @@ fn answer(case: &mut Case) -> (Answer, Peer) {
 #[inline(always)]
 fn waits(case: &Case, peer: &Peer) -> bool {
     case.stage == stage::MAY_WAIT && !case.is_open() && !peer.pod
+}
+
+/// Whether the packet would have to be judged at its second stage, and there is none: nobody knows where it goes.
+#[inline(always)]
+fn can_not_wait(case: &Case, peer: &Peer) -> bool {
+    case.stage == stage::AT_ONCE && !case.is_open() && !peer.pod
 }
 
 /// Notes what later fragments of this datagram may do.
@@ -316,5 +365,5 @@ fn related(raw: *mut __sk_buff, case: &Case) -> u64 {
         return 0;
     }
     let key = flow::Key::new(case.ifindex, inner);
-    flow::find(&key, case.now, config).is_some() as u64
+    flow::find(&key, case.now, config).is_some_and(|found| found.state() & state::REVOKED == 0) as u64
 }

@@ -37,9 +37,10 @@ pub(crate) struct Endpoint(&'static EndpointRecord);
 
 /// The endpoint of an interface; none if it is pending or no pod's.
 #[inline(always)]
-pub(crate) fn endpoint(ifindex: u32) -> Option<Endpoint> {
+pub(crate) fn endpoint(ifindex: u32, config: &Config) -> Option<Endpoint> {
     let record = match ENDPOINTS.get(ifindex & (ENDPOINT_ARRAY_SIZE - 1)) {
         Some(record) if record.ifindex == ifindex => record,
+        _ if config.flags & Config::OVERFLOW == 0 => return None,
         _ => {
             // SAFETY: the reference is used within this run, and entries are freed through RCU.
             unsafe { ENDPOINT_OVERFLOW.get(ifindex) }?
@@ -102,6 +103,14 @@ impl Endpoint {
         unsafe { *(&raw const self.0.addresses[index & 1]).cast::<Words>() }
     }
 
+    /// Whether the address is the link-local one that the kernel makes of the pod's MAC address (RFC 4291, appendix A).
+    #[inline(always)]
+    pub(crate) fn is_own_link_local(self, address: &Words) -> bool {
+        let [a, b, c, d, e, f] = self.0.mac;
+        let low = u64::from_ne_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+        address.low == low && address.high == (0xfe80_u64 << 48).to_be()
+    }
+
     /// Whether the MAC address is the pod's.
     #[inline(always)]
     pub(crate) fn has_mac(self, mac: [u16; 3]) -> bool {
@@ -118,6 +127,22 @@ pub(crate) fn is_open(slot: u32) -> bool {
         .is_some_and(|record| record.flags & SlotRecord::OPEN != 0)
 }
 
+/// Whether the slot lets a peer pass of which nothing is known: no policy in force isolates the pod in its direction.
+#[inline(always)]
+pub(crate) fn lets_anybody(slot: u32) -> bool {
+    SLOTS
+        .get(slot)
+        .is_some_and(|record| record.allow & allow::ENFORCED != 0)
+}
+
+/// Whether the slot judges what the pod sends to itself through a Service, as ClusterNetworkPolicies do.
+#[inline(always)]
+pub(crate) fn judges_itself(slot: u32) -> bool {
+    SLOTS
+        .get(slot)
+        .is_none_or(|record| record.flags & SlotRecord::CLUSTER != 0)
+}
+
 /// What is known of an address.
 #[derive(Clone, Copy)]
 pub(crate) struct Peer {
@@ -127,6 +152,8 @@ pub(crate) struct Peer {
     pub(crate) reported: Identity,
     /// An address of the pod network: nothing translates it.
     pub(crate) pod: bool,
+    /// An address of this node.
+    pub(crate) own_node: bool,
 }
 
 /// The owner of an address, by its entry or by the longest prefix. `source`: the address is where a forwarded packet
@@ -140,6 +167,7 @@ pub(crate) fn peer(address: &Words, source: bool) -> Peer {
                 identity: entry.identity,
                 reported: entry.identity,
                 pod,
+                own_node: entry.flags & AddressEntry::LOCAL_NODE != 0,
             };
         }
         let identity = prefix(address).map_or(Identity::WORLD, |entry| entry.identity);
@@ -147,6 +175,7 @@ pub(crate) fn peer(address: &Words, source: bool) -> Peer {
             identity,
             reported: Identity::MASQUERADED,
             pod: false,
+            own_node: false,
         };
     }
     match prefix(address) {
@@ -154,11 +183,13 @@ pub(crate) fn peer(address: &Words, source: bool) -> Peer {
             identity: entry.identity,
             reported: entry.identity,
             pod: entry.flags & PrefixEntry::POD_NETWORK != 0,
+            own_node: false,
         },
         None => Peer {
             identity: Identity::WORLD,
             reported: Identity::WORLD,
             pod: false,
+            own_node: false,
         },
     }
 }

@@ -66,6 +66,23 @@ pub(crate) static SUPPRESSION: LruHashMap<SuppressionKey, SuppressionEntry> =
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(sizes::COUNTER_SIZE, 0);
 
+/// How many events were written in a tick.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Budget {
+    /// The tick.
+    pub(crate) tick: u32,
+    /// How many.
+    pub(crate) told: u32,
+}
+
+/// What each endpoint may still tell in this tick; endpoints whose index is equal in its lower bits share.
+#[map]
+pub(crate) static BUDGETS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(BUDGET_SIZE, 0);
+
+/// Size of [`BUDGETS`]; a power of two.
+pub(crate) const BUDGET_SIZE: u32 = 256;
+
 /// The case at hand; of no meaning between two packets.
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<Case> = PerCpuArray::with_max_entries(1, 0);

@@ -44,7 +44,7 @@ pub(crate) mod marks {
     pub(crate) const FIN: u16 = 1;
     /// RST is set.
     pub(crate) const RST: u16 = 1 << 1;
-    /// SYN without ACK: asks for a new connection.
+    /// SYN without ACK, or SCTP's INIT: asks for a new connection.
     pub(crate) const SYN: u16 = 1 << 2;
     /// Begins a conversation and can not be an answer: [`SYN`], or an echo request.
     pub(crate) const OPENS: u16 = 1 << 3;
@@ -241,7 +241,7 @@ fn extensions(frame: &impl Bytes, packet: &mut Packet, length: u32) -> u32 {
         let Some([first, second]) = frame.at::<2>(offset) else {
             break;
         };
-        let [next, size, ..] = bytes(first);
+        let [next, size, _, left] = bytes(first);
         let skip = if packet.protocol == 44 {
             let (_, fragment) = halves(first);
             packet.datagram = u32::from_be(second);
@@ -257,6 +257,10 @@ fn extensions(frame: &impl Bytes, packet: &mut Packet, length: u32) -> u32 {
         } else {
             (size as u32 + 1) * 8
         };
+        // A routing header that is not used up: the destination is another than the header says.
+        if packet.protocol == 43 && left != 0 {
+            break;
+        }
         if skip > available {
             break;
         }
@@ -336,7 +340,8 @@ fn transport(header: &impl Transport, packet: &mut Packet, available: u32, six: 
     let least = match packet.protocol {
         protocol::TCP => 20,
         protocol::UDP => 8,
-        protocol::SCTP => 12,
+        // With the header of one chunk, of which there is always one (RFC 9260, 3).
+        protocol::SCTP => 16,
         protocol::ICMP if !six => 8,
         protocol::ICMPV6 if six => 8,
         _ => {
@@ -358,6 +363,13 @@ fn transport(header: &impl Transport, packet: &mut Packet, available: u32, six: 
     }
     (packet.source_port, packet.destination_port) = halves(first);
     packet.marks |= marks::TRACKED;
+    if packet.protocol == protocol::SCTP {
+        let Some(chunk) = header.word::<3>() else {
+            packet.marks |= marks::MALFORMED;
+            return;
+        };
+        packet.marks |= sctp_marks(bytes(chunk)[0]);
+    }
     if packet.protocol == protocol::TCP {
         let Some(word) = header.word::<3>() else {
             packet.marks |= marks::MALFORMED;
@@ -385,6 +397,17 @@ fn tcp_marks(flags: u8) -> u16 {
         found |= marks::SYN | marks::OPENS;
     }
     found
+}
+
+/// The marks of the type of an SCTP packet's first chunk (RFC 9260, 3.2): INIT begins an association, ABORT and SHUTDOWN
+/// COMPLETE end it.
+#[inline(always)]
+fn sctp_marks(chunk: u8) -> u16 {
+    match chunk {
+        1 => marks::SYN | marks::OPENS,
+        6 | 14 => marks::RST,
+        _ => 0,
+    }
 }
 
 /// ICMP and ICMPv6: an echo is tracked, an error may relate to something tracked, the rest stands for itself.

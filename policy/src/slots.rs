@@ -280,9 +280,13 @@ impl Draft {
                 })
         };
         let open = meaning.policies.is_empty() && self.default.allow == allow::BOTH;
+        let cluster = meaning
+            .policies
+            .iter()
+            .any(|policy| policy.level != Level::Namespace);
         let record = SlotRecord {
             allow: self.default.allow,
-            flags: if open { SlotRecord::OPEN } else { 0 },
+            flags: if open { SlotRecord::OPEN } else { 0 } | if cluster { SlotRecord::CLUSTER } else { 0 },
             reserved: 0,
             cookie: cookie(self.default, numbers),
         };

@@ -44,7 +44,7 @@ impl Bench {
         let mut programs = Programs::load().unwrap_or_else(|e| panic!("{e:#}"));
         // Judged at the pod's own interface: the second stage has live tests.
         programs
-            .configure(|config| config.flags &= !config::Config::BRIDGE_ATTACHED)
+            .configure(|config| config.flags &= !(config::Config::BRIDGE_V4 | config::Config::BRIDGE_V6))
             .unwrap();
         Self {
             programs,

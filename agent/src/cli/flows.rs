@@ -213,6 +213,8 @@ fn why(flow: &Flow) -> String {
         Reason::Neighbour => "ARP or neighbour discovery",
         Reason::Deferred => "judged after address translation",
         Reason::FlowTable => "the flow could not be stored",
+        Reason::MidStream => "in the middle of a connection that nobody knows",
+        Reason::NoBridge => "beyond the pods, and the bridge has no program to judge it",
         Reason::Revoked if policies.is_empty() => "policy no longer allows this connection",
         Reason::Revoked => {
             return format!("policy no longer allows this connection (isolated by {policies})");

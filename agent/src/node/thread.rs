@@ -25,6 +25,9 @@ use crate::{
     flows::{Flows, Names},
 };
 
+/// Egress beyond the pods waits for its second stage.
+const BRIDGE: u32 = Config::BRIDGE_V4 | Config::BRIDGE_V6;
+
 /// How often the kernel is compared with what is known, when nothing else happens.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -93,7 +96,7 @@ impl Node {
         let pins = kernel.pins().clone();
         let config = timeouts(Clock::measure()?);
         // The bridge's program is still there after a restart; whether it is, the first look at the bridge tells.
-        let flags = Config::EVENTS | (kernel.config()?.flags & Config::BRIDGE_ATTACHED);
+        let flags = Config::EVENTS | (kernel.config()?.flags & BRIDGE);
         kernel.set_config(&Config { flags, ..config })?;
         info!(adopted = kernel.adopted(), pins = %pins.root().display(), "programs are loaded");
         let control = Control::new(&places.node, kernel, grace)?;
@@ -398,9 +401,9 @@ impl Node {
         self.bridge_error = result.as_ref().err().map(Error::chain);
         let bridge = result.unwrap_or_default();
         let flag = |config: &mut Config, on| {
-            config.flags &= !Config::BRIDGE_ATTACHED;
+            config.flags &= !BRIDGE;
             if on {
-                config.flags |= Config::BRIDGE_ATTACHED;
+                config.flags |= BRIDGE;
             }
         };
         let written = self.control.maps().config().and_then(|mut config| {
@@ -480,16 +483,18 @@ fn answer<T>(reply: oneshot::Sender<T>, value: T) {
     drop(reply.send(value));
 }
 
-/// Lifetimes of flows, as long as the kernel's own connection tracking has them at most (Documentation/networking/
-/// nf_conntrack-sysctl.rst), with kube-proxy's day for established TCP.
+/// Lifetimes of flows, as long as the kernel's own connection tracking has them (Documentation/networking/
+/// nf_conntrack-sysctl.rst), with kube-proxy's day for established TCP. A packet may come at the end of a tick: one more
+/// makes sure of the time.
 fn timeouts(clock: Clock) -> Config {
-    let seconds = |seconds| clock.ticks(Duration::from_secs(seconds));
+    let seconds = |seconds| clock.ticks(Duration::from_secs(seconds)) + 1;
     Config {
         tcp_established: seconds(24 * 60 * 60),
         tcp_unreplied: seconds(60),
-        tcp_closing: seconds(30),
+        tcp_closing: seconds(120),
         udp_established: seconds(180),
         udp_unreplied: seconds(30),
+        sctp_established: seconds(210),
         other: seconds(30),
         ..Config::default()
     }

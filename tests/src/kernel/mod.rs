@@ -84,13 +84,15 @@ impl Verdict {
 /// A configuration for tests: everything on, lives long enough for any test.
 pub const CONFIG: Config = Config {
     abi: vethwall_common::ABI_VERSION,
-    flags: Config::BRIDGE_ATTACHED | Config::EVENTS,
+    flags: Config::BRIDGE_V4 | Config::BRIDGE_V6 | Config::EVENTS,
     tcp_established: 1 << 16,
     tcp_unreplied: 60,
     tcp_closing: 30,
     udp_established: 180,
     udp_unreplied: 60,
+    sctp_established: 210,
     other: 600,
+    reserved: 0,
 };
 
 /// The programs and their maps.

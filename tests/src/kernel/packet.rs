@@ -157,7 +157,25 @@ impl Packet {
     /// With one more IPv6 extension header of eight bytes.
     #[must_use]
     pub fn with_extension(mut self, number: u8) -> Self {
-        self.extensions.push((number, vec![0, 1, 4, 0, 0, 0, 0]));
+        // Padding; as a routing header, one that is used up.
+        let left = if number == 43 { 0 } else { 4 };
+        self.extensions.push((number, vec![0, 1, left, 0, 0, 0, 0]));
+        self
+    }
+
+    /// With a routing header that leads on to further addresses.
+    #[must_use]
+    pub fn routed_on(mut self) -> Self {
+        self.extensions.push((43, vec![0, 0, 1, 0, 0, 0, 0]));
+        self
+    }
+
+    /// As the packet of an SCTP association whose first chunk is of this type.
+    #[must_use]
+    pub fn with_chunk(mut self, kind: u8) -> Self {
+        if let Some(first) = self.body.get_mut(12) {
+            *first = kind;
+        }
         self
     }
 

@@ -74,7 +74,7 @@ fn a_bare_syn_is_always_judged() {
         // Same generation: what runs goes on, what is new is judged, and closes the door behind it.
         passed(&s.sends_a(request.clone().with_flags(ACK)), Reason::Established);
         dropped(&s.sends_a(request.clone()), Reason::NoRule);
-        dropped(&s.sends_a(request.clone().with_flags(ACK)), Reason::NoRule);
+        dropped(&s.sends_a(request.clone().with_flags(ACK)), Reason::Revoked);
 
         // The pod opens a connection; its peer can not turn it round.
         let out = syn(A4, FRIEND, 443);
@@ -114,17 +114,25 @@ fn a_change_of_policy_cuts_what_it_forbids_and_nothing_else() {
         s.bump();
         passed(&s.sends_a(data(FRIEND, A4, 80)), Reason::Established);
         dropped(&s.sends_a(data(OUTSIDE, A4, 80)), Reason::Revoked);
-        dropped(&s.sends_a(data(OUTSIDE, A4, 80)), Reason::NoRule);
-        dropped(
-            &s.a_sends_isolated(data(OUTSIDE, A4, 80).reversed()),
-            Reason::NoRule,
-        );
+        dropped(&s.sends_a(data(OUTSIDE, A4, 80)), Reason::Revoked);
+        // The pod may send what it likes, and yet what it sends on this connection begins no other.
+        dropped(&s.a_sends(data(OUTSIDE, A4, 80).reversed()), Reason::Revoked);
+        dropped(&s.sends_a(data(OUTSIDE, A4, 80)), Reason::Revoked);
+        let router = Ipv4Addr::new(198, 51, 100, 1);
+        let quoting = Packet::unreachable(router, A4, &data(OUTSIDE, A4, 80).reversed());
+        dropped(&s.sends_a(quoting), Reason::NoRule);
         let told = s.programs.told();
         assert_eq!(
             told.iter().filter(|e| e.action == Action::Pass as u8).count(),
             0,
             "{told:?}"
         );
+
+        // Allowed again, it goes on.
+        s.verdict(IN, LISTED, entry(allow::BOTH, &[], 0));
+        s.bump();
+        passed(&s.sends_a(data(OUTSIDE, A4, 80)), Reason::Established);
+        passed(&s.a_sends(data(OUTSIDE, A4, 80).reversed()), Reason::Established);
 
         // What was judged again is still the answered connection that it was, not a new one with a short life.
         s.programs.configure(|config| config.tcp_unreplied = 0).unwrap();
@@ -138,6 +146,87 @@ fn a_change_of_policy_cuts_what_it_forbids_and_nothing_else() {
         s.bump();
         passed(&s.sends_a(data(FRIEND, A4, 80)), Reason::Established);
         dropped(&s.sends_a(syn(FRIEND, A4, 80)), Reason::NoRule);
+    });
+}
+
+// Covers: SEMANTICS 43
+#[test]
+fn a_revoked_conversation_does_not_turn_round() {
+    sandbox::run(|| {
+        let mut s = stage();
+        s.isolate(Direction::Ingress);
+        s.verdict(IN, FRIENDS, entry(allow::BOTH, &[], 0));
+        let asked = Packet::udp((FRIEND, 40_000), (A4, 53));
+        passed(&s.sends_a(asked.clone()), Reason::Rule);
+        passed(&s.a_sends(asked.clone().reversed()), Reason::Established);
+        s.revoke(IN, FRIENDS);
+        s.bump();
+        dropped(&s.sends_a(asked.clone()), Reason::Revoked);
+        for _ in 0..3 {
+            dropped(&s.a_sends(asked.clone().reversed()), Reason::Revoked);
+            dropped(&s.sends_a(asked.clone()), Reason::Revoked);
+        }
+        // The pod's own questions from that port are others, and so is a connection that it opens.
+        passed(
+            &s.a_sends(Packet::udp((A4, 53), (FRIEND, 53))),
+            Reason::NotIsolated,
+        );
+        let opened = syn(FRIEND, A4, 80);
+        s.verdict(IN, FRIENDS, entry(allow::BOTH, &[], 0));
+        s.bump();
+        passed(&s.sends_a(opened.clone()), Reason::Rule);
+        s.revoke(IN, FRIENDS);
+        s.bump();
+        dropped(&s.sends_a(opened.clone().with_flags(ACK)), Reason::Revoked);
+        passed(&s.a_sends(opened.clone().reversed()), Reason::NotIsolated);
+        passed(&s.sends_a(opened.with_flags(SYN | ACK)), Reason::Established);
+    });
+}
+
+// Covers: SEMANTICS 46
+#[test]
+fn what_nobody_saw_begin_passes_only_where_both_ways_are_open() {
+    sandbox::run(|| {
+        let mut s = stage();
+        s.verdict(IN, FRIENDS, entry(allow::BOTH, &[], 0));
+        s.verdict(OUT, FRIENDS, entry(allow::BOTH, &[], 0));
+        let chunk = |packet: Packet| packet.with_chunk(0);
+        let both = |port| {
+            [
+                data(FRIEND, A4, port),
+                chunk(Packet::sctp((FRIEND, 40_000), (A4, port))),
+            ]
+        };
+        for packet in both(80) {
+            passed(&s.sends_a(packet), Reason::NotIsolated);
+        }
+        // What the pod sends may be an answer to what ingress forbids, and what it gets one to what egress forbids.
+        s.isolate(Direction::Ingress);
+        for packet in both(81) {
+            dropped(&s.a_sends(packet.reversed()), Reason::MidStream);
+        }
+        dropped(&s.a_sends(data(A4, OUTSIDE, 81)), Reason::MidStream);
+        for packet in both(82) {
+            passed(&s.sends_a(packet), Reason::Rule);
+        }
+        s.isolate(Direction::Egress);
+        dropped(&s.a_sends(data(A4, OUTSIDE, 82)), Reason::MidStream);
+        for packet in both(83) {
+            dropped(&s.sends_a(packet.clone()), Reason::MidStream);
+            dropped(&s.sends_a(packet), Reason::MidStream);
+        }
+        // Behind the translation the first stage has asked already.
+        s.verdict(OUT, Identity::WORLD, entry(allow::BOTH, &[], 0));
+        passed(&s.run(FromBridge, 99, A, &data(A4, BACKEND, 1)), Reason::Rule);
+        // The node's own, such as the end of a probe, need no beginning.
+        passed(&s.run(ToPod, A, 0, &data(NODE, A4, 84)), Reason::OwnNode);
+        // An audited policy takes nothing away.
+        let audited = SlotRecord {
+            allow: allow::ENFORCED,
+            ..SlotRecord::default()
+        };
+        s.put(Entry::Slot(OUT, audited));
+        passed(&s.sends_a(data(FRIEND, A4, 85)), Reason::Rule);
     });
 }
 
@@ -255,13 +344,21 @@ fn egress_beyond_the_pods_is_judged_after_translation() {
         let direct = syn(A4, OUTSIDE, 25);
         passed(&s.a_sends(direct.clone()), Reason::Deferred);
         dropped(&s.run(FromBridge, 99, A, &direct), Reason::NoRule);
-        dropped(&s.sends_a(direct.reversed().with_flags(ACK)), Reason::NoRule);
+        dropped(&s.sends_a(direct.reversed().with_flags(ACK)), Reason::Revoked);
         // Without a program on the bridge nothing is deferred.
         s.programs
-            .configure(|config| config.flags &= !Config::BRIDGE_ATTACHED)
+            .configure(|config| config.flags &= !(Config::BRIDGE_V4 | Config::BRIDGE_V6))
             .unwrap();
-        dropped(&s.a_sends(syn(A4, service, 81)), Reason::NoRule);
-        dropped(&s.a_sends(syn(A4, OUTSIDE, 81)), Reason::NoRule);
+        s.verdict(OUT, LISTED, entry(allow::BOTH, &[], 0));
+        for to in [service, OUTSIDE] {
+            dropped(&s.a_sends(syn(A4, to, 81)), Reason::NoBridge);
+            dropped(
+                &s.a_sends(Packet::icmp(A4, to, 13, 0, &[0; 16])),
+                Reason::NoBridge,
+            );
+        }
+        s.verdict(OUT, FRIENDS, entry(allow::BOTH, &[], 0));
+        passed(&s.a_sends(syn(A4, FRIEND, 81)), Reason::Rule);
     });
 }
 

@@ -47,6 +47,28 @@ fn a_pod_can_not_be_someone_else() {
             packet
         };
         passed(&s.a_sends(advertise(six(A), 255)), Reason::Neighbour);
+        // Of the link's addresses, the one that its MAC address makes.
+        let [a, b, c, d, e, f] = mac(A);
+        let own = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+        passed(&s.a_sends(advertise(Addr(own), 255)), Reason::Neighbour);
+        dropped(&s.a_sends(advertise(Addr::from(link), 255)), Reason::Spoofed);
+        // A pod is no router: no advertisement, no redirect, no query of listeners; asking is fine.
+        for (kind, hops, honest) in [
+            (133, 255, true),
+            (134, 255, false),
+            (137, 255, false),
+            (130, 1, false),
+            (143, 1, true),
+        ] {
+            let mut packet = Packet::icmp(link, all, kind, 0, &[0; 20]);
+            packet.hops = hops;
+            let verdict = s.a_sends(packet);
+            if honest {
+                passed(&verdict, Reason::Neighbour);
+            } else {
+                dropped(&verdict, Reason::Spoofed);
+            }
+        }
         dropped(&s.a_sends(advertise(six(B), 255)), Reason::Spoofed);
         dropped(&s.a_sends(advertise(six(A), 64)), Reason::Spoofed);
         // A frame for someone else that the bridge flooded, and one that was meant to be taken in.
@@ -135,6 +157,8 @@ fn options_and_extension_headers_are_walked() {
             many = many.with_extension(60);
         }
         dropped(&s.sends_a(many), Reason::Malformed);
+        // A routing header that is not used up: where it goes is not what the header says.
+        dropped(&s.sends_a(six(80).routed_on()), Reason::Malformed);
         // Authentication and encryption are protocols of their own: no ports, so no rule.
         dropped(
             &s.sends_a(Packet::new(six_ip(B), six_ip(A), 51, &[6; 24])),

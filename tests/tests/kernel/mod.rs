@@ -18,7 +18,7 @@ use vethwall_common::{
     endpoint::{EndpointRecord, SlotRef},
     entry::{Entry, Key},
     identity::{AddressEntry, Identity, PrefixEntry},
-    protocol,
+    maps, protocol,
     verdict::{
         Action, Cookie, PortRange, PortsKey, PortsPage, Reason, SlotRecord, VerdictEntry, VerdictKey, allow,
     },
@@ -245,15 +245,4 @@ fn dropped(verdict: &Verdict, reason: Reason) {
         verdict.dropped_as(reason),
         "{verdict:?} is not a drop for {reason:?}"
     );
-}
-
-impl Stage {
-    /// From A, isolated for egress too.
-    fn a_sends_isolated(&mut self, packet: Packet) -> Verdict {
-        self.programs
-            .configure(|config| config.flags &= !Config::BRIDGE_ATTACHED)
-            .unwrap();
-        self.isolate(Direction::Egress);
-        self.a_sends(packet)
-    }
 }

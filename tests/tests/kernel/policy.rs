@@ -3,7 +3,7 @@
 use super::*;
 
 /// More is a sign that something explodes; the kernel's limit is 1,000,000.
-const MOST_INSTRUCTIONS: u32 = 60_000;
+const MOST_INSTRUCTIONS: u32 = 100_000;
 
 #[test]
 fn the_verifier_accepts_every_program() {
@@ -22,7 +22,7 @@ fn the_verifier_accepts_every_program() {
 
 // Covers: SEMANTICS 30, 51
 #[test]
-fn without_a_record_only_neighbours_are_found() {
+fn without_a_record_nothing_comes_and_only_neighbours_are_asked() {
     sandbox::run(|| {
         let mut s = stage();
         let unknown = 55;
@@ -31,9 +31,9 @@ fn without_a_record_only_neighbours_are_found() {
         dropped(&s.run(ToPod, unknown, 0, &hello), Reason::Pending);
         dropped(&s.run(FromPod, unknown, unknown, &hello), Reason::Pending);
         let arp = packet::arp([2; 6], [2; 6], [10, 244, 0, 55], [10, 244, 0, 1]);
-        passed(
+        dropped(
             &s.programs.run(FromPod, unknown, unknown, &arp).unwrap(),
-            Reason::Neighbour,
+            Reason::Pending,
         );
         passed(
             &s.programs.run(ToPod, unknown, 0, &arp).unwrap(),
@@ -180,11 +180,27 @@ fn the_own_node_always_passes_and_its_mask_never_does() {
         ));
         s.verdict(IN, LISTED, entry(allow::BOTH, &[], 0));
         passed(&s.run(ToPod, A, UPLINK, &masked), Reason::Rule);
-        // Nor is every packet without an interface the node's: fragments lose it.
-        let piece = Packet::udp((FRIEND, 1), (A4, 9)).as_fragment(4, 0, true);
-        dropped(&s.run(ToPod, A, 0, &piece), Reason::NoRule);
+        // Fragments of IPv4 keep their interface; those of an IPv6 datagram that was put together on the way do not, so
+        // that nobody knows who made them.
         let piece = Packet::udp((NODE, 1), (A4, 9)).as_fragment(5, 0, true);
         passed(&s.run(ToPod, A, 0, &piece), Reason::OwnNode);
+        let node6: IpAddr = "fd00::1".parse().unwrap();
+        let host = AddressEntry {
+            identity: HOST,
+            flags: AddressEntry::LOCAL_NODE,
+            ifindex: 0,
+        };
+        s.put(Entry::Address(Addr::from(node6), host));
+        let piece = Packet::udp((node6, 1), (six_ip(A), 9));
+        passed(&s.run(ToPod, A, 0, &piece), Reason::OwnNode);
+        let mut piece = Packet::udp((node6, 1), (six_ip(A), 10)).as_fragment(6, 0, true);
+        dropped(&s.run(ToPod, A, 0, &piece), Reason::NoRule);
+        assert_eq!(s.programs.told().last().unwrap().peer, Identity::MASQUERADED);
+        // A neighbour's is known by its address.
+        piece.source = six_ip(B);
+        dropped(&s.run(ToPod, A, 0, &piece), Reason::NoRule);
+        s.verdict(IN, NEIGHBOUR, entry(allow::BOTH, &[], 0));
+        passed(&s.run(ToPod, A, 0, &piece), Reason::Rule);
     });
 }
 
@@ -206,6 +222,15 @@ fn a_local_sender_is_known_by_its_interface() {
         s.isolate(Direction::Egress);
         passed(&s.run(ToPod, A, A, &syn(NODE, A4, 83)), Reason::SelfTraffic);
         passed(&s.a_sends(data(NODE, A4, 83).reversed()), Reason::Established);
+        // Where a ClusterNetworkPolicy speaks, they are a pod's like any other.
+        let record = SlotRecord {
+            flags: SlotRecord::CLUSTER,
+            ..SlotRecord::default()
+        };
+        s.put(Entry::Slot(IN, record));
+        dropped(&s.run(ToPod, A, A, &syn(NODE, A4, 84)), Reason::NoRule);
+        s.verdict(IN, ITSELF, entry(allow::BOTH, &[], 0));
+        passed(&s.run(ToPod, A, A, &syn(NODE, A4, 85)), Reason::Rule);
     });
 }
 
@@ -239,5 +264,50 @@ fn many_equal_events_are_one_with_a_count() {
             .unwrap();
         dropped(&s.sends_a(syn(FRIEND, A4, 81)), Reason::NoRule);
         assert!(s.programs.told().is_empty());
+    });
+}
+
+#[test]
+fn a_port_scan_is_told_up_to_a_limit_and_counted_beyond() {
+    sandbox::run(|| {
+        let mut s = stage();
+        let limited = |s: &Stage| s.programs.kernel.counters().unwrap()[maps::EVENTS_LIMITED as usize];
+        s.isolate(Direction::Ingress);
+        let ports = 4000;
+        for port in 1..=ports {
+            dropped(&s.sends_a(syn(FRIEND, A4, port)), Reason::NoRule);
+        }
+        let told = u64::try_from(s.programs.told().len()).unwrap();
+        let (most, all) = (u64::from(maps::EVENTS_PER_TICK), u64::from(ports));
+        // The scan may take more than one tick.
+        assert!((most..all).contains(&told), "{told} events");
+        assert_eq!(told + limited(&s), all);
+        // New connections have the same limit.
+        for port in 1..=ports {
+            passed(&s.a_sends(syn(A4, FRIEND, port)), Reason::NotIsolated);
+        }
+        let more = u64::try_from(s.programs.told().len()).unwrap();
+        assert_eq!(told + more + limited(&s), 2 * all);
+        assert!(more < all, "{more} events");
+    });
+}
+
+// The table of our answers: `ownNodeEgress`.
+#[test]
+fn the_own_node_may_be_open_to_its_pods() {
+    sandbox::run(|| {
+        let mut s = stage();
+        s.isolate(Direction::Egress);
+        let asked = syn(A4, NODE, 53);
+        passed(&s.a_sends(asked.clone()), Reason::Deferred);
+        dropped(&s.run(FromBridge, 99, A, &asked), Reason::NoRule);
+        s.programs
+            .configure(|config| config.flags |= Config::OWN_NODE_EGRESS)
+            .unwrap();
+        passed(&s.run(FromBridge, 99, A, &asked), Reason::OwnNode);
+        dropped(&s.run(FromBridge, 99, A, &syn(A4, BACKEND, 53)), Reason::NoRule);
+        // A neighbour behind the node's address is no node.
+        s.isolate(Direction::Ingress);
+        dropped(&s.run(ToPod, A, UPLINK, &syn(NODE, A4, 53)), Reason::NoRule);
     });
 }
