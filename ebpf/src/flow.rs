@@ -167,18 +167,10 @@ impl Found {
         unsafe { (*self.entry).generation }
     }
 
-    /// Policy no longer allows it.
+    /// The entry, to be revoked later.
     #[inline(always)]
-    pub(crate) fn revoke(self, now: u32) {
-        // SAFETY: as in `is_alive`; the module's invariant says why a race does no harm.
-        unsafe {
-            if (*self.entry).last_seen != now {
-                (*self.entry).last_seen = now;
-            }
-            if (*self.entry).state & state::REVOKED == 0 {
-                (*self.entry).state |= state::REVOKED;
-            }
-        }
+    pub(crate) fn revocable(self) -> Revocable {
+        Revocable(self.entry)
     }
 
     /// Notes a packet; writes only what changed, because a write takes the cache line away from other CPUs.
@@ -220,6 +212,32 @@ impl Found {
             }
         }
         self.touch(packet, true, now);
+    }
+}
+
+/// An entry that policy may turn out not to allow any more, or none.
+#[derive(Clone, Copy)]
+pub(crate) struct Revocable(*mut FlowEntry);
+
+impl Revocable {
+    /// No entry.
+    pub(crate) const NONE: Self = Self(ptr::null_mut());
+
+    /// Policy does not allow it.
+    #[inline(always)]
+    pub(crate) fn revoke(self, now: u32) {
+        if self.0.is_null() {
+            return;
+        }
+        // SAFETY: as in `is_alive`; the module's invariant says why a race does no harm.
+        unsafe {
+            if (*self.0).last_seen != now {
+                (*self.0).last_seen = now;
+            }
+            if (*self.0).state & state::REVOKED == 0 {
+                (*self.0).state |= state::REVOKED;
+            }
+        }
     }
 }
 

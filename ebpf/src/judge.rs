@@ -36,7 +36,8 @@ use vethwall_common::{
 use crate::{
     address::Words,
     case::{Case, origin, stage, zero},
-    count, event, flow,
+    count, event,
+    flow::{self, Revocable},
     lookup::{self, Answer, Peer},
     parse::{self, Packet, marks},
     skb::Frame,
@@ -134,7 +135,8 @@ fn connection(case: &mut Case, config: &Config) -> Decision {
     let key = flow::Key::new(case.ifindex, &case.packet);
     let found = flow::find(&key, case.now, config);
     let (mut known, mut established, mut kept) = (false, false, 0);
-    let mut same_way = None;
+    // Null and not an option: Linux 5.10 refuses a stack slot that is read where only some ways wrote it.
+    let mut same_way = Revocable::NONE;
     if let Some(found) = found {
         established = found.established;
         let bits = found.state();
@@ -142,20 +144,20 @@ fn connection(case: &mut Case, config: &Config) -> Decision {
         if found.direction() != case.direction {
             if !case.packet.is(marks::OPENS) {
                 if revoked {
-                    found.revoke(case.now);
+                    found.revocable().revoke(case.now);
                     return drop(Reason::Revoked);
                 }
                 found.reply(&key, &case.packet, case.now);
                 return follow_up(case, Reason::Established);
             }
         } else if case.packet.is(marks::SYN) {
-            same_way = Some(found);
+            same_way = found.revocable();
             // Sent again, or late: what the connection has reached does not go back.
             if bits & (state::CLOSING | state::REVOKED) == 0 {
                 kept = bits & state::REPLIED;
             }
         } else {
-            same_way = Some(found);
+            same_way = found.revocable();
             let waits = case.stage == stage::MAY_WAIT && bits & state::DIRECT == 0 && !revoked;
             let valid =
                 found.generation() == case.slot.generation() || config.flags & Config::KEEP_CONNECTIONS != 0;
@@ -198,9 +200,7 @@ fn connection(case: &mut Case, config: &Config) -> Decision {
     }
     let action = Action::from_allow(answer.bits);
     if matches!(action, Action::Drop) {
-        if let Some(found) = same_way {
-            found.revoke(case.now);
-        }
+        same_way.revoke(case.now);
         first_fragment(case, false);
         return drop(if known { Reason::Revoked } else { answer.reason });
     }
