@@ -28,9 +28,10 @@ demo: root build ## a flannel cluster on this machine: decorative policies, then
 test: root build ## every test, those that need root and network namespaces included
 	cargo test --locked --workspace --no-fail-fast
 
-bench: root setup ## nanoseconds a packet, what the plugin adds to the start of a pod, what a compilation costs
+bench: root setup ## nanoseconds a packet, pods that talk beside iptables and nftables, the start of a pod, a compilation
 	cargo build --locked --release
-	@$(TARGET)/release/vethwall-bench
+	@$(TARGET)/release/vethwall-bench packets
+	@$(TARGET)/release/vethwall-bench live
 	cargo bench --locked --package vethwall-policy --bench sizes --bench compile
 
 lint: setup ## what .ci/run checks besides the tests

@@ -6,7 +6,7 @@
 # removes is noticed, and a machine that has everything is done in well under two seconds.
 #
 #   part     what for                                                    where it comes from
-#   system   C linker, git, curl, ip, iptables                           the distribution's packages
+#   system   C linker, git, curl, ip, iptables, ipset, nft               the distribution's packages
 #   rust     agent, plugin, policy compiler, tests                       rustup; else Debian's rustc-web
 #   bpf      the kernel programs                                         Debian's rustc-web and libstd-rust-web-dev-bpf
 #                                                                        with bpf-linker; else a nightly by rustup
@@ -74,7 +74,7 @@ need_root() { [ "$(id -u)" = 0 ] || die "$1 is missing and only root can install
 
 # command=package; what a build and the lab call by name
 SYSTEM="cc=build-essential make=make git=git curl=curl ip=iproute2 tc=iproute2 bridge=iproute2 iptables=iptables
-    ip6tables=iptables nsenter=util-linux sysctl=procps tar=tar"
+    ip6tables=iptables ipset=ipset nft=nftables nsenter=util-linux sysctl=procps tar=tar"
 
 missing_packages() {
     local pair

@@ -9,7 +9,10 @@
 
 pub mod packet;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::{TestRun, TestRunOptions};
@@ -256,7 +259,8 @@ impl Programs {
     /// Makes sure that an interface of this number exists.
     fn device(&mut self, ifindex: u32) -> Result<()> {
         ensure!(ifindex > 1, "interface {ifindex} is not for packets");
-        if self.devices.insert(ifindex) {
+        let there = || Path::new(&format!("/sys/class/net/t{ifindex}")).exists();
+        if self.devices.insert(ifindex) && !there() {
             let peer = ifindex + 1_000_000;
             ip(&format!(
                 "link add name t{ifindex} index {ifindex} type veth peer name u{ifindex} index {peer}"
