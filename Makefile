@@ -31,6 +31,7 @@ test: root build ## every test, those that need root and network namespaces incl
 bench: root setup ## nanoseconds a packet, pods that talk beside iptables and nftables, the start of a pod, a compilation
 	cargo build --locked --release
 	@$(TARGET)/release/vethwall-bench packets
+	@$(TARGET)/release/vethwall-bench memory
 	@$(TARGET)/release/vethwall-bench live
 	cargo bench --locked --package vethwall-policy --bench sizes --bench compile
 

@@ -48,6 +48,26 @@ pub struct Options {
     pub max_entries: BTreeMap<&'static str, u32>,
 }
 
+impl Options {
+    /// Tables of connections for a node that holds so many pods: 512 connections a pod, between 16,384 and 262,144, and a
+    /// quarter of that without an answer. The kernel allocates them at once. The other maps grow with what is in them.
+    pub fn for_pods(pods: u32) -> Self {
+        let flows = pods
+            .saturating_mul(512)
+            .clamp(1 << 14, 1 << 18)
+            .next_power_of_two();
+        let sizes = [
+            (maps::FLOWS, flows),
+            (maps::FLOWS_NEW, flows / 4),
+            (maps::FRAGMENTS, flows / 16),
+            (maps::SUPPRESSION, flows / 16),
+        ];
+        Self {
+            max_entries: BTreeMap::from(sizes),
+        }
+    }
+}
+
 /// The maps and programs of this node.
 pub struct Kernel {
     pins: Pins,

@@ -1,6 +1,6 @@
 //! What a slot answers to a peer, for every protocol and port: tiers and rules resolved to disjoint ranges.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vethwall_common::verdict::allow;
 
@@ -107,10 +107,58 @@ type Open = BTreeMap<Place, usize>;
 
 /// Asks the slot about a peer (SEMANTICS 2, 7, 8; CNP 1 to 3).
 pub(crate) fn answer(slot: &SlotMeaning, peer: &Signature) -> Answer {
-    let mut everywhere = Open::new();
-    let mut ports: BTreeMap<u8, Vec<(u16, u16, Place)>> = BTreeMap::new();
-    for (p, policy) in slot.policies.iter().enumerate() {
-        for (r, rule) in policy.rules.iter().enumerate() {
+    Asked::new(slot).about(peer)
+}
+
+/// A slot's rules by what they ask of a peer. Most rules name peers that most others are not: of thousands of policies only
+/// those few are looked at that a peer could answer to.
+pub(crate) struct Asked<'m> {
+    slot: &'m SlotMeaning,
+    /// Rules that include everybody: places of the policy and of the rule in it.
+    always: BTreeSet<(usize, usize)>,
+    /// Rules by each of their peers' terms.
+    by_term: BTreeMap<TermId, Vec<(usize, usize)>>,
+}
+
+impl<'m> Asked<'m> {
+    /// Arranges the rules.
+    pub(crate) fn new(slot: &'m SlotMeaning) -> Self {
+        let (mut always, mut by_term) = (BTreeSet::new(), BTreeMap::<_, Vec<_>>::new());
+        for (p, policy) in slot.policies.iter().enumerate() {
+            for (r, rule) in policy.rules.iter().enumerate() {
+                let Some(peers) = &rule.peers else {
+                    always.insert((p, r));
+                    continue;
+                };
+                for peer in peers {
+                    match peer {
+                        ResolvedPeer::Pods(term)
+                        | ResolvedPeer::Nodes(term)
+                        | ResolvedPeer::Block { cidr: term, .. } => {
+                            by_term.entry(*term).or_default().push((p, r));
+                        }
+                        ResolvedPeer::Everything | ResolvedPeer::Perhaps => _ = always.insert((p, r)),
+                        ResolvedPeer::Nothing => {}
+                    }
+                }
+            }
+        }
+        Self {
+            slot,
+            always,
+            by_term,
+        }
+    }
+
+    /// The answer for a peer.
+    pub(crate) fn about(&self, peer: &Signature) -> Answer {
+        let mut everywhere = Open::new();
+        let mut ports: BTreeMap<u8, Vec<(u16, u16, Place)>> = BTreeMap::new();
+        for (p, r) in self.candidates(peer) {
+            let policy = self.slot.policies.get(p);
+            let Some(rule) = policy.and_then(|policy| policy.rules.get(r)) else {
+                continue;
+            };
             for hit in hits(rule, peer) {
                 let place = (p, r, hit.sure != Match::Yes);
                 match hit.ports {
@@ -121,13 +169,25 @@ pub(crate) fn answer(slot: &SlotMeaning, peer: &Signature) -> Answer {
                 }
             }
         }
+        let base = bits(self.slot, &everywhere);
+        let mut ranges = Vec::new();
+        for (protocol, list) in ports {
+            sweep(self.slot, protocol, &list, &everywhere, base, &mut ranges);
+        }
+        Answer { base, ranges }
     }
-    let base = bits(slot, &everywhere);
-    let mut ranges = Vec::new();
-    for (protocol, list) in ports {
-        sweep(slot, protocol, &list, &everywhere, base, &mut ranges);
+
+    /// The rules that the peer may match. A pod that nobody knows may match any.
+    fn candidates(&self, peer: &Signature) -> BTreeSet<(usize, usize)> {
+        let mut found = self.always.clone();
+        if peer.is_unknown() {
+            found.extend(self.by_term.values().flatten());
+        } else {
+            let terms = peer.terms().filter_map(|term| self.by_term.get(&term));
+            found.extend(terms.flatten());
+        }
+        found
     }
-    Answer { base, ranges }
 }
 
 /// Cuts the ports of one protocol where an entry of a rule begins or ends.
@@ -289,6 +349,7 @@ pub(crate) fn is_peer(candidate: &ResolvedPeer, peer: &Signature) -> Match {
         }
         ResolvedPeer::Nothing => Match::No,
         ResolvedPeer::Everything => Match::Yes,
+        ResolvedPeer::Perhaps => Match::Maybe,
     }
 }
 

@@ -114,6 +114,7 @@ impl Memory {
             subjects = self.resolve(world, numbers, blockless);
             used = terms_of(&subjects);
         }
+        numbers.keep_terms(&used);
         let takes = subjects
             .iter()
             .any(|(_, slots)| slots.iter().any(SlotMeaning::takes_from_pods));
@@ -282,13 +283,14 @@ fn terms_of(subjects: &[Subject<'_>]) -> BTreeSet<TermId> {
     terms.collect()
 }
 
-/// This node's own first: without them its pods can not be told from others. An address that is left out is judged by
-/// its prefix, which never allows more.
+/// Nodes' and this node's pods' in any case: without them its pods can not be told from others, nor nodes from anybody.
+/// Any other address that is left out is judged by its prefix, which never allows more.
 fn most_needed(entries: BTreeMap<Addr, AddressEntry>, room: usize) -> BTreeMap<Addr, AddressEntry> {
+    let optional = |entry: &AddressEntry| entry.ifindex == 0 && entry.flags & AddressEntry::POD != 0;
+    let needed = entries.values().filter(|entry| !optional(entry)).count();
     let mut entries: Vec<_> = entries.into_iter().collect();
-    entries
-        .sort_by_key(|(address, entry)| (entry.ifindex == 0, entry.flags & AddressEntry::POD != 0, *address));
-    entries.truncate(room);
+    entries.sort_by_key(|(address, entry)| (optional(entry), *address));
+    entries.truncate(room.max(needed));
     entries.into_iter().collect()
 }
 

@@ -23,7 +23,7 @@ pub struct Limits {
     pub verdicts: usize,
     /// Of [`maps::PORTS`].
     pub port_pages: usize,
-    /// Of [`maps::ADDRESSES`].
+    /// Of [`maps::ADDRESSES`]; addresses of nodes and of this node's pods have an entry in any case.
     pub addresses: usize,
     /// Prefixes that policies name.
     pub prefixes: usize,

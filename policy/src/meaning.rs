@@ -76,6 +76,8 @@ pub(crate) enum ResolvedPeer {
     Nothing,
     /// Matches everything.
     Everything,
+    /// Prefixes that are not looked at: it may match anybody.
+    Perhaps,
 }
 
 /// Ports as numbers, as far as they are the same for every peer.
@@ -128,7 +130,7 @@ impl SlotMeaning {
                         terms.insert(*cidr);
                         terms.extend(except);
                     }
-                    ResolvedPeer::Nothing | ResolvedPeer::Everything => {}
+                    ResolvedPeer::Nothing | ResolvedPeer::Everything | ResolvedPeer::Perhaps => {}
                 }
             }
             for port in rule.ports.iter().flatten() {

@@ -74,8 +74,10 @@ impl Numbers {
         self.port_sets.release(used.port_sets);
         self.cookies.release(used.cookies);
         self.endpoints.release(used.indices);
-        // Terms do not reach the kernel, but remembered signatures and slots speak of them.
+        // Terms do not reach the kernel, but remembered signatures and slots speak of them, and so does what was resolved
+        // for a slot that had no room for it.
         let mut terms: BTreeSet<TermId> = self.identities.given.keys().flat_map(Signature::terms).collect();
+        terms.extend(&self.terms.current);
         terms.extend(self.slots.given.keys().flat_map(SlotMeaning::terms));
         let peers = |id: &TermId| match self.term_names.get(id).map(Arc::as_ref) {
             Some(Term::Port { peer, .. }) => *peer,
@@ -126,6 +128,11 @@ impl Numbers {
         self.identities
             .get(signature)
             .map_or(Identity::UNKNOWN_POD, Identity)
+    }
+
+    /// The terms are in use, as in the compilation before.
+    pub(crate) fn keep_terms(&mut self, terms: &BTreeSet<TermId>) {
+        self.terms.current.extend(terms);
     }
 
     /// The identity is in use, as in the compilation before.

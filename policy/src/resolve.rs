@@ -110,7 +110,7 @@ pub(crate) struct Context<'n> {
     /// Numbers the terms.
     pub(crate) numbers: &'n mut Numbers,
     /// Policies whose prefixes are not looked at, because there are too many: what allows by them allows nothing, what
-    /// denies by them denies everything.
+    /// denies by them denies everything, and what passes on by them lets nothing after it in its tier accept.
     pub(crate) blockless: &'n BTreeSet<PolicyRef>,
 }
 
@@ -158,12 +158,7 @@ impl Context<'_> {
     fn rule(&mut self, action: RuleAction, peers: &Peers, ports: &Ports, of: Of<'_>) -> ResolvedRule {
         let peers = match peers {
             Peers::All => None,
-            Peers::Some(peers) => Some(
-                peers
-                    .iter()
-                    .map(|peer| self.peer(action, peer, of))
-                    .collect::<Vec<_>>(),
-            ),
+            Peers::Some(peers) => Some(peers.iter().map(|peer| self.peer(peer, of)).collect::<Vec<_>>()),
         };
         let ports = match ports {
             Ports::All => None,
@@ -177,7 +172,7 @@ impl Context<'_> {
         ResolvedRule { action, peers, ports }
     }
 
-    fn peer(&mut self, action: RuleAction, peer: &Peer, of: Of<'_>) -> ResolvedPeer {
+    fn peer(&mut self, peer: &Peer, of: Of<'_>) -> ResolvedPeer {
         match peer {
             Peer::Pods { namespaces, pods } => {
                 let scope = match namespaces {
@@ -202,10 +197,8 @@ impl Context<'_> {
                     except: holes.collect(),
                 }
             }
-            Peer::Block { .. } => match action {
-                RuleAction::Accept => ResolvedPeer::Nothing,
-                RuleAction::Deny | RuleAction::Pass => ResolvedPeer::Everything,
-            },
+            // Neither nothing nor everything: a Pass that skips a denial would open, and so would one that does not.
+            Peer::Block { .. } => ResolvedPeer::Perhaps,
             Peer::Nothing => ResolvedPeer::Nothing,
             Peer::Everything => ResolvedPeer::Everything,
         }
@@ -255,7 +248,7 @@ impl Context<'_> {
 fn anchor(peer: &ResolvedPeer) -> Option<Option<TermId>> {
     match peer {
         ResolvedPeer::Pods(term) | ResolvedPeer::Block { cidr: term, .. } => Some(Some(*term)),
-        ResolvedPeer::Everything => Some(None),
+        ResolvedPeer::Everything | ResolvedPeer::Perhaps => Some(None),
         ResolvedPeer::Nodes(_) | ResolvedPeer::Nothing => None,
     }
 }

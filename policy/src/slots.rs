@@ -6,6 +6,7 @@
 //! ```
 
 use std::{
+    cell::LazyCell,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -16,12 +17,12 @@ use vethwall_common::{
 };
 
 use crate::{
-    answer::{Answer, Bits, Origin, answer},
+    answer::{Answer, Asked, Bits, Origin, answer},
     compiled::{Attribution, Compiled, Problem},
     encode::{Encoded, Pages, encode},
     limits::{self, Limits, Room},
     meaning::{Level, SlotMeaning},
-    model::Mode,
+    model::{Mode, PolicyRef},
     numbers::Numbers,
     signature::Signature,
 };
@@ -91,8 +92,9 @@ impl Draft {
         for identity in &change.went {
             changed |= self.answers.remove(identity).is_some();
         }
+        let asked = LazyCell::new(|| Asked::new(meaning));
         for (identity, signature) in &change.came {
-            let answer = answer(meaning, signature);
+            let answer = asked.about(signature);
             if !(answer.ranges.is_empty() && answer.base.stand_for(self.default)) {
                 self.answers.insert(*identity, answer);
                 changed = true;
@@ -163,7 +165,15 @@ impl Slots {
             };
             drafts.push((meaning, own, draft));
         }
-        drafts.sort_by_key(|(_, _, draft)| draft.size());
+        // Of equal size by names: a meaning's own order is that of its terms' numbers, which depend on what was before.
+        let names = |meaning: &SlotMeaning| -> Vec<PolicyRef> {
+            meaning
+                .policies
+                .iter()
+                .map(|policy| policy.policy.clone())
+                .collect()
+        };
+        drafts.sort_by_cached_key(|(_, own, draft)| (draft.size(), own.direction, names(own)));
 
         let mut room = Room::new(limits);
         let mut slots = BTreeMap::new();

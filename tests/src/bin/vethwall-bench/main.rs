@@ -6,6 +6,7 @@
 
 mod cni;
 mod live;
+mod memory;
 mod rules;
 mod traffic;
 
@@ -17,6 +18,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use vethwall_common::{config::Config, protocol};
+use vethwall_datapath::Options;
 use vethwall_policy::{
     compile::compile,
     model::{
@@ -63,6 +65,8 @@ struct Arguments {
 enum What {
     /// Nanoseconds of the programs, and the start of a pod; the default.
     Packets,
+    /// Bytes of the maps, and what a write takes.
+    Memory,
     /// Two pods that talk, beside iptables and nftables with the same policies.
     Live {
         /// The most policies that are tried: 1, 1000 or 10000.
@@ -84,6 +88,7 @@ fn main() -> ExitCode {
     let Arguments { what } = clap::Parser::parse();
     let outcome = match what {
         None | Some(What::Packets) => bench(),
+        Some(What::Memory) => memory::bench(),
         Some(What::Live { most }) => live::bench(most),
         Some(What::Traffic(Traffic::Serve { address })) => traffic::serve(address),
         Some(What::Traffic(Traffic::Measure { server })) => traffic::measure(server)
@@ -128,7 +133,10 @@ fn bench() -> Result<()> {
         }
     }
     println!("nanoseconds a packet and hook, over an empty program; the best of {ROUNDS} x {TRIES} tries\n");
-    print!("{:<58}", "policies that select the pod, each with a peer of its own");
+    print!(
+        "{:<58}",
+        "policies that select the pod, each with a peer of its own"
+    );
     sizes.iter().for_each(|size| print!("{size:>8}"));
     println!("   ratio");
     for row in &rows {
@@ -154,7 +162,11 @@ struct Bench {
 impl Bench {
     /// The programs, at the sizes that ship, with a world of one pod that this many policies select.
     fn new(policies: usize) -> Result<Self> {
-        let mut programs = Programs::load_with(BTreeMap::new())?;
+        Self::sized(policies, Options::default())
+    }
+
+    fn sized(policies: usize, options: Options) -> Result<Self> {
+        let mut programs = Programs::load_with(options.max_entries)?;
         let desired = compile(&world(policies), &mut Numbers::default());
         ensure!(desired.problems.is_empty(), "{:?}", desired.problems);
         let outcome = execute(
