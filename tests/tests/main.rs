@@ -4,6 +4,7 @@
     reason = "clippy.toml allows it in test functions; here their helpers are tests too"
 )]
 
+mod connections;
 mod datapath;
 mod demo;
 mod differential;
