@@ -31,11 +31,12 @@ use vethwall_cni::proto;
 use vethwall_datapath::Events;
 
 use crate::{
-    api,
+    api::{self, status::Settings},
     flows::{EventClock, Flows, Names},
     node::{
         Input,
-        thread::{Node, Places},
+        connections::Questions,
+        thread::{Node, Places, Watched},
     },
     sockets, source,
 };
@@ -55,6 +56,8 @@ pub struct AgentConfig {
     pub cni_cache: PathBuf,
     /// The pods' bridge.
     pub bridge: String,
+    /// What to do where upstream leaves it open.
+    pub settings: Settings,
     /// What is logged: a level, or directives of `tracing_subscriber::EnvFilter`.
     pub log_level: String,
     /// Whether the log on stderr has colours.
@@ -94,18 +97,25 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
         cni_cache: config.cni_cache,
         bridge: config.bridge,
     };
-    let node = Node::new(places, Arc::clone(&names), Arc::clone(&flows), Arc::clone(&read))
-        .map_err(|error| anyhow::anyhow!(error.chain()))?;
+    let unasked = Arc::new(AtomicU64::new(0));
+    let watched = Watched {
+        names: Arc::clone(&names),
+        flows: Arc::clone(&flows),
+        events_read: Arc::clone(&read),
+        unasked: Arc::clone(&unasked),
+    };
+    let node = Node::new(places, config.settings, watched).map_err(|error| anyhow::anyhow!(error.chain()))?;
     let events = node.events().map_err(|error| anyhow::anyhow!(error.chain()))?;
 
     let (inputs, receiver) = mpsc::channel();
+    let questions = Questions::new(inputs.clone(), unasked);
     let owner = thread::Builder::new()
         .name("node".to_owned())
         .spawn(move || node.run(&receiver))?;
     let history = Arc::clone(&flows);
     thread::Builder::new()
         .name("events".to_owned())
-        .spawn(move || name_events(events, &names, &history, &read))?;
+        .spawn(move || name_events(events, &names, &history, &read, questions))?;
     source::spawn(config.manifests, inputs.clone())?;
     tokio::spawn(sockets::serve_plugin(plugin, inputs.clone()));
     tokio::spawn(sockets::serve_people(people, inputs.clone(), flows, config.node));
@@ -132,7 +142,13 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
 }
 
 /// Ring buffer to named flows. Ends with the process.
-fn name_events(mut events: Events, names: &RwLock<Names>, flows: &Flows, read: &AtomicU64) {
+fn name_events(
+    mut events: Events,
+    names: &RwLock<Names>,
+    flows: &Flows,
+    read: &AtomicU64,
+    mut questions: Questions,
+) {
     loop {
         let mut descriptors = [PollFd::new(events.as_fd(), PollFlags::POLLIN)];
         match poll(&mut descriptors, PollTimeout::NONE) {
@@ -150,7 +166,9 @@ fn name_events(mut events: Events, names: &RwLock<Names>, flows: &Flows, read: &
                 .unwrap_or_else(PoisonError::into_inner)
                 .flow(&event, clock.at(event.time));
             named.into_iter().for_each(|flow| flows.push(flow));
+            questions.consider(&event);
         }
+        questions.ask();
     }
 }
 

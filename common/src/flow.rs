@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{address::Addr, identity::Identity, verdict::Cookie};
+use crate::{address::Addr, config::Config, identity::Identity, protocol, verdict::Cookie};
 
 /// Key of [`crate::maps::FLOWS`] and [`crate::maps::FLOWS_NEW`]: a connection as one endpoint sees it.
 ///
@@ -41,6 +41,22 @@ pub struct FlowKey {
     pub reserved: [u8; 3],
 }
 
+impl FlowKey {
+    /// The connection between two ends as the endpoint of this interface sees it, whichever end comes first.
+    pub fn between(ifindex: u32, protocol: u8, one: (Addr, u16), other: (Addr, u16)) -> Self {
+        let (low, high) = if one <= other { (one, other) } else { (other, one) };
+        Self {
+            low: low.0,
+            high: high.0,
+            ifindex,
+            low_port: low.1,
+            high_port: high.1,
+            protocol,
+            reserved: [0; 3],
+        }
+    }
+}
+
 /// Value of [`crate::maps::FLOWS`] and [`crate::maps::FLOWS_NEW`].
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -61,6 +77,29 @@ pub struct FlowEntry {
     pub direction: u8,
     /// Zero.
     pub reserved: u16,
+}
+
+impl FlowEntry {
+    /// Whether it is more than a memory at this time, in ticks. An expired entry is as good as none.
+    pub const fn is_alive(&self, protocol: u8, now: u32, config: &Config) -> bool {
+        now.wrapping_sub(self.last_seen) < life(self.state, protocol, config)
+    }
+}
+
+/// How long an entry with these [`state`] bits lives after its last packet, in ticks.
+pub const fn life(state: u8, protocol: u8, config: &Config) -> u32 {
+    const BOTH_FINS: u8 = state::FIN_ORIGINAL | state::FIN_REPLY;
+    let replied = state & state::REPLIED != 0;
+    match protocol {
+        protocol::TCP if state & state::RESET != 0 || state & BOTH_FINS == BOTH_FINS => config.tcp_closing,
+        protocol::TCP if replied => config.tcp_established,
+        protocol::TCP => config.tcp_unreplied,
+        protocol::UDP if replied => config.udp_established,
+        protocol::UDP => config.udp_unreplied,
+        protocol::SCTP if state & state::RESET != 0 => config.tcp_closing,
+        protocol::SCTP if replied => config.sctp_established,
+        _ => config.other,
+    }
 }
 
 /// Bits of [`FlowEntry::state`].
@@ -137,3 +176,47 @@ const _: () = assert!(size_of::<FlowKey>() == 44);
 const _: () = assert!(size_of::<FlowEntry>() == 20);
 const _: () = assert!(size_of::<FragmentKey>() == 44);
 const _: () = assert!(size_of::<FragmentEntry>() == 8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_are_one_connection() {
+        let (a, b) = (Addr::from_v4([10, 0, 0, 2]), Addr::from_v4([10, 0, 0, 10]));
+        let key = FlowKey::between(7, protocol::TCP, (b, 1), (a, 2));
+        assert_eq!(key, FlowKey::between(7, protocol::TCP, (a, 2), (b, 1)));
+        assert_eq!((key.low, key.low_port, key.high_port), (a, 2, 1));
+        let same = FlowKey::between(7, protocol::TCP, (a, 9), (a, 3));
+        assert_eq!((same.low_port, same.high_port), (3, 9));
+    }
+
+    #[test]
+    fn an_entry_lives_until_its_time_is_over() {
+        let config = Config {
+            tcp_established: 100,
+            tcp_unreplied: 10,
+            tcp_closing: 20,
+            ..Config::default()
+        };
+        let entry = |state, last_seen| FlowEntry {
+            state,
+            last_seen,
+            ..FlowEntry::default()
+        };
+        for (state, lives) in [
+            (0, 10),
+            (state::REPLIED, 100),
+            (state::REPLIED | state::FIN_REPLY, 100),
+            (state::REPLIED | state::FIN_REPLY | state::FIN_ORIGINAL, 20),
+            (state::REPLIED | state::RESET, 20),
+        ] {
+            // Also where the ticks wrap.
+            for now in [1000_u32, 5] {
+                let seen = |ago: u32| entry(state, now.wrapping_sub(ago));
+                assert!(seen(lives - 1).is_alive(protocol::TCP, now, &config), "{state}");
+                assert!(!seen(lives).is_alive(protocol::TCP, now, &config), "{state}");
+            }
+        }
+    }
+}

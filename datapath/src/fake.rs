@@ -7,7 +7,7 @@ use vethwall_common::{
     ABI_VERSION,
     config::Config,
     entry::{Entry, Key},
-    flow::{FlowEntry, FlowKey},
+    flow::{FlowEntry, FlowKey, state},
     maps::COUNTER_SIZE,
 };
 
@@ -36,6 +36,8 @@ pub struct Fake {
     pub counters: Vec<u64>,
     /// Connections that [`Maps::flows`] returns and [`Maps::sweep`] forgets.
     pub flows: BTreeMap<FlowKey, FlowEntry>,
+    /// The time, in ticks.
+    pub now: u32,
 }
 
 impl Default for Fake {
@@ -53,6 +55,7 @@ impl Default for Fake {
             capacity: None,
             counters: vec![0; COUNTER_SIZE as usize],
             flows: BTreeMap::new(),
+            now: 0,
         }
     }
 }
@@ -154,6 +157,40 @@ impl Maps for Fake {
 
     fn flows(&self) -> Result<Vec<(FlowKey, FlowEntry)>, Error> {
         Ok(self.flows.iter().map(|(key, entry)| (*key, *entry)).collect())
+    }
+
+    fn now(&self) -> Result<u32, Error> {
+        Ok(self.now)
+    }
+
+    fn flow(&self, key: &FlowKey) -> Result<Option<FlowEntry>, Error> {
+        let found = self.flows.get(key).copied();
+        Ok(found.filter(|entry| entry.is_alive(key.protocol, self.now, &self.config)))
+    }
+
+    fn seed(&mut self, flows: &[(FlowKey, FlowEntry)]) -> Result<usize, Error> {
+        let mut seeded = 0;
+        for (key, entry) in flows {
+            if self.flow(key)?.is_none() {
+                self.flows.insert(*key, *entry);
+                seeded += 1;
+            }
+        }
+        Ok(seeded)
+    }
+
+    fn revoke(&mut self, key: &FlowKey, generation: u32) -> Result<bool, Error> {
+        let Some(entry) = self.flow(key)? else {
+            return Ok(false);
+        };
+        let entry = FlowEntry {
+            generation,
+            last_seen: self.now,
+            state: entry.state | state::REVOKED,
+            ..entry
+        };
+        self.flows.insert(*key, entry);
+        Ok(true)
     }
 
     fn sweep(

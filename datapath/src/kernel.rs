@@ -15,7 +15,7 @@
 use std::{collections::BTreeMap, fmt, fs, path::PathBuf};
 
 use crate::{
-    Endpoints, Error, Events, Maps, Pins, attach,
+    Endpoints, Error, Events, Maps, Pins, attach, clock,
     maps::check,
     object::OBJECT,
     pins::unpin,
@@ -32,7 +32,7 @@ use vethwall_common::{
     address::Addr,
     config::Config,
     entry::{Entry, Key},
-    flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey},
+    flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey, state},
     identity::{AddressEntry, PrefixEntry},
     maps,
     verdict::{PortsKey, PortsPage, SlotRecord, VerdictEntry, VerdictKey},
@@ -309,6 +309,55 @@ impl Maps for Kernel {
             all.extend(table.all()?);
         }
         Ok(all)
+    }
+
+    fn now(&self) -> Result<u32, Error> {
+        clock::now()
+    }
+
+    fn flow(&self, key: &FlowKey) -> Result<Option<FlowEntry>, Error> {
+        let (config, now) = (self.config()?, self.now()?);
+        for table in &self.flows {
+            let found = table.get(*key)?;
+            if let Some(entry) = found.filter(|entry| entry.is_alive(key.protocol, now, &config)) {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+
+    fn seed(&mut self, flows: &[(FlowKey, FlowEntry)]) -> Result<usize, Error> {
+        let (config, now) = (self.config()?, self.now()?);
+        let mut seeded = 0;
+        'flows: for (key, entry) in flows {
+            for table in &mut self.flows {
+                match table.get(*key)? {
+                    Some(old) if old.is_alive(key.protocol, now, &config) => continue 'flows,
+                    Some(_) => _ = table.delete(*key)?,
+                    None => {}
+                }
+            }
+            let table = &mut self.flows[usize::from(entry.state & state::REPLIED == 0)];
+            seeded += usize::from(table.add(*key, *entry)?);
+        }
+        Ok(seeded)
+    }
+
+    fn revoke(&mut self, key: &FlowKey, generation: u32) -> Result<bool, Error> {
+        let (config, now) = (self.config()?, self.now()?);
+        for table in &mut self.flows {
+            let found = table.get(*key)?;
+            if let Some(entry) = found.filter(|entry| entry.is_alive(key.protocol, now, &config)) {
+                let entry = FlowEntry {
+                    generation,
+                    last_seen: now,
+                    state: entry.state | state::REVOKED,
+                    ..entry
+                };
+                return table.replace(*key, entry);
+            }
+        }
+        Ok(false)
     }
 
     fn sweep(

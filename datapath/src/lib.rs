@@ -15,6 +15,7 @@
 pub mod attach;
 pub mod clock;
 mod clsact;
+pub mod conntrack;
 mod endpoints;
 mod error;
 mod events;

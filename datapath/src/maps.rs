@@ -40,6 +40,20 @@ pub trait Maps {
     /// Tracked connections, of both tables.
     fn flows(&self) -> Result<Vec<(FlowKey, FlowEntry)>, Error>;
 
+    /// The time as the programs count it, in ticks.
+    fn now(&self) -> Result<u32, Error>;
+
+    /// A tracked connection that lives.
+    fn flow(&self, key: &FlowKey) -> Result<Option<FlowEntry>, Error>;
+
+    /// Makes connections known that are not: those with [`vethwall_common::flow::state::REPLIED`] among the established
+    /// ones, others among the new ones. One that lives in either table stays as it is. Returns how many were made known.
+    fn seed(&mut self, flows: &[(FlowKey, FlowEntry)]) -> Result<usize, Error>;
+
+    /// Sets [`vethwall_common::flow::state::REVOKED`] in a connection that lives, seen now, with this generation; whether
+    /// there was one.
+    fn revoke(&mut self, key: &FlowKey, generation: u32) -> Result<bool, Error>;
+
     /// Forgets the tracked connections and fragments of an interface that are not `kept`; returns how many connections.
     ///
     /// For an interface that is gone (`|_, _| false`), so that the next one with its number inherits nothing, and for

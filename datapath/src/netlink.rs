@@ -1,4 +1,5 @@
-//! The handful of rtnetlink questions that finding a veth takes, synchronously.
+//! Netlink, synchronously: one question, and each part of its answer; and the handful of rtnetlink questions that finding a
+//! veth takes.
 //!
 //! Only the attributes that are asked for are decoded, so that a kernel with newer or longer ones changes nothing.
 
@@ -44,12 +45,22 @@ pub(crate) struct Link {
 pub(crate) struct Socket(OwnedFd);
 
 impl Socket {
-    pub(crate) fn open() -> io::Result<Self> {
+    /// For questions about interfaces and addresses.
+    pub(crate) fn route() -> io::Result<Self> {
+        Self::open(SockProtocol::NetlinkRoute)
+    }
+
+    /// For questions to netfilter.
+    pub(crate) fn netfilter() -> io::Result<Self> {
+        Self::open(SockProtocol::NetlinkNetFilter)
+    }
+
+    fn open(protocol: SockProtocol) -> io::Result<Self> {
         let fd = socket::socket(
             AddressFamily::Netlink,
             SockType::Raw,
             SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkRoute,
+            protocol,
         )?;
         // The kernel answers at once; a lost answer must not hang a pod's start.
         socket::setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::new(2, 0))?;
@@ -127,7 +138,7 @@ impl Socket {
     }
 
     /// One request, and each part of its answer.
-    fn ask(
+    pub(crate) fn ask(
         &self,
         kind: u16,
         flags: libc::c_int,
@@ -181,7 +192,8 @@ impl Socket {
     }
 }
 
-fn attribute(attributes: &[u8], kind: u16) -> Option<&[u8]> {
+/// The value of the first attribute of a kind.
+pub(crate) fn attribute(attributes: &[u8], kind: u16) -> Option<&[u8]> {
     NlasIterator::new(attributes)
         .map_while(Result::ok)
         .find(|nla| nla.kind() == kind)

@@ -19,8 +19,10 @@ use std::{
 use nix::libc;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_PROG_TEST_RUN: libc::c_long = 10;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_CREATE: libc::c_long = 28;
@@ -33,6 +35,8 @@ pub(crate) const TCX_INGRESS: u32 = 46;
 pub(crate) const TCX_EGRESS: u32 = 47;
 /// `BPF_LINK_TYPE_TCX`.
 pub(crate) const LINK_TYPE_TCX: u32 = 11;
+/// `BPF_PROG_TYPE_SCHED_CLS`.
+const PROG_TYPE_SCHED_CLS: u32 = 3;
 /// `BPF_F_BEFORE` without a relative: before all others.
 const BPF_F_BEFORE: u32 = 1 << 3;
 
@@ -84,6 +88,28 @@ struct BatchAttr {
     map: u32,
     element_flags: u64,
     flags: u64,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct ProgramLoadAttr {
+    kind: u32,
+    count: u32,
+    instructions: u64,
+    license: u64,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct TestRunAttr {
+    program: u32,
+    result: u32,
+    input_size: u32,
+    output_size: u32,
+    input: u64,
+    output: u64,
+    repeat: u32,
+    duration: u32,
 }
 
 /// What the kernel knows of a link; the head of `struct bpf_link_info`.
@@ -209,6 +235,35 @@ pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     let mut attr = number(link);
     // SAFETY: the attributes are one number and hold no address.
     unsafe { bpf(BPF_LINK_DETACH, &mut attr) }.map(drop)
+}
+
+/// Loads a tc program from instructions as `struct bpf_insn` has them.
+pub(crate) fn program_load(instructions: &[[u8; 8]]) -> io::Result<OwnedFd> {
+    let mut attr = ProgramLoadAttr {
+        kind: PROG_TYPE_SCHED_CLS,
+        count: u32::try_from(instructions.len()).map_err(io::Error::other)?,
+        instructions: address(instructions.as_ptr()),
+        license: address(c"Dual MIT/GPL".as_ptr()),
+    };
+    // SAFETY: the instructions and the text outlive the call; the kernel reads them only.
+    unsafe { bpf_fd(BPF_PROG_LOAD, &mut attr) }
+}
+
+/// What a tc program returns for a packet.
+pub(crate) fn program_test_run(program: BorrowedFd<'_>, packet: &[u8]) -> io::Result<u32> {
+    let mut attr = TestRunAttr {
+        program: number(program),
+        result: 0,
+        input_size: u32::try_from(packet.len()).map_err(io::Error::other)?,
+        output_size: 0,
+        input: address(packet.as_ptr()),
+        output: 0,
+        repeat: 1,
+        duration: 0,
+    };
+    // SAFETY: the packet outlives the call; without room for output the kernel only reads.
+    unsafe { bpf(BPF_PROG_TEST_RUN, &mut attr)? };
+    Ok(attr.result)
 }
 
 fn info<T: FromBytes + IntoBytes + Immutable + Default>(fd: BorrowedFd<'_>) -> io::Result<T> {

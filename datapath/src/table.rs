@@ -9,6 +9,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::{Error, sys, wire::Wire};
 
+/// `bpf_map_update_elem` makes an entry or fails with EEXIST.
+const BPF_NOEXIST: u64 = 1;
+/// `bpf_map_update_elem` replaces an entry or fails with ENOENT.
+const BPF_EXIST: u64 = 2;
+
 /// What lies in a map.
 pub(crate) trait Plain: FromBytes + IntoBytes + Immutable + Copy + 'static {}
 impl<T: FromBytes + IntoBytes + Immutable + Copy + 'static> Plain for T {}
@@ -58,6 +63,24 @@ impl<K: Plain, V: Plain> Hash<K, V> {
     pub(crate) fn put(&mut self, key: K, value: V) -> Result<(), Error> {
         let outcome = self.map.insert(Wire(key), Wire(value), 0);
         outcome.map_err(|e| refused("write to", self.name, self.map.map(), e))
+    }
+
+    /// Stores a value unless there is one; whether there was none.
+    pub(crate) fn add(&mut self, key: K, value: V) -> Result<bool, Error> {
+        self.store(key, value, BPF_NOEXIST, libc::EEXIST)
+    }
+
+    /// Replaces a value; whether there was one.
+    pub(crate) fn replace(&mut self, key: K, value: V) -> Result<bool, Error> {
+        self.store(key, value, BPF_EXIST, libc::ENOENT)
+    }
+
+    fn store(&mut self, key: K, value: V, flag: u64, expected: i32) -> Result<bool, Error> {
+        match self.map.insert(Wire(key), Wire(value), flag) {
+            Ok(()) => Ok(true),
+            Err(MapError::SyscallError(call)) if call.io_error.raw_os_error() == Some(expected) => Ok(false),
+            Err(error) => Err(refused("write to", self.name, self.map.map(), error)),
+        }
     }
 
     /// Whether there was something to delete.

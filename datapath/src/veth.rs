@@ -53,7 +53,7 @@ pub fn find(netns: &Path, ifname: &str) -> Result<HostVeth, Error> {
 /// Like [`find`], for a network namespace that is open.
 pub fn find_in(netns: BorrowedFd<'_>, ifname: &str) -> Result<HostVeth, Error> {
     let inside = socket_in(netns)?;
-    let host = Socket::open().map_err(|e| Error::net("open", "a netlink socket", e))?;
+    let host = Socket::route().map_err(|e| Error::net("open", "a netlink socket", e))?;
     let ask = |what: &str| {
         let what = what.to_owned();
         move |e| Error::net("ask the kernel for", what, e)
@@ -118,7 +118,7 @@ pub fn ifindex(name: &str) -> Result<Option<u32>, Error> {
 }
 
 fn host_link(name: &str) -> Result<Option<Link>, Error> {
-    let host = Socket::open().map_err(|e| Error::net("open", "a netlink socket", e))?;
+    let host = Socket::route().map_err(|e| Error::net("open", "a netlink socket", e))?;
     host.link_by_name(name)
         .map_err(|e| Error::net("ask the kernel for", format!("interface {name}"), e))
 }
@@ -134,7 +134,7 @@ fn socket_in(netns: BorrowedFd<'_>) -> Result<Socket, Error> {
     thread::scope(|scope| {
         let worker = scope.spawn(|| {
             setns(netns, CloneFlags::CLONE_NEWNET)?;
-            Socket::open()
+            Socket::route()
         });
         worker
             .join()

@@ -5,6 +5,7 @@
 )]
 
 mod atomicity;
+mod connections;
 mod datapath;
 mod demo;
 mod differential;

@@ -41,6 +41,12 @@ pub struct Status {
     pub maps: Vec<MapUse>,
     /// What became of the events.
     pub events: Events,
+    /// What this agent was told to do where upstream leaves it open.
+    #[serde(default)]
+    pub settings: Settings,
+    /// Connections that the kernel knew and the programs did not.
+    #[serde(default)]
+    pub connections: Connections,
     /// What is wrong. Problems of manifests stand there, not here.
     pub problems: Vec<Problem>,
     /// Packets by how they ended; only those that are not zero.
@@ -223,6 +229,72 @@ pub struct Events {
     pub read: u64,
     /// Found the ring buffer full.
     pub lost: u64,
+}
+
+/// What the agent does where upstream leaves it open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Settings {
+    /// Connections that run while policy changes.
+    pub existing_connections: ExistingConnections,
+    /// What a pod sends to its own node.
+    pub own_node_egress: OwnNodeEgress,
+}
+
+/// What becomes of connections that run while policy changes, and of those that are older than vethwall.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ExistingConnections {
+    /// Their next packet is judged; what policy now forbids ends.
+    #[default]
+    Rejudge,
+    /// They go on until they end by themselves.
+    Keep,
+}
+
+impl ExistingConnections {
+    /// `rejudge` or `keep`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rejudge => "rejudge",
+            Self::Keep => "keep",
+        }
+    }
+}
+
+/// What judges what a pod sends to its own node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OwnNodeEgress {
+    /// Policy, as for any other address.
+    #[default]
+    Policy,
+    /// Nothing: it is always allowed.
+    Allow,
+}
+
+impl OwnNodeEgress {
+    /// `policy` or `allow`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::Allow => "allow",
+        }
+    }
+}
+
+/// What was learnt from the kernel's connection tracking since the agent started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Connections {
+    /// Entries made for connections that are older than the programs, or that the programs had forgotten.
+    pub seeded: u64,
+    /// Dropped packets about which the kernel was asked.
+    pub asked: u64,
+    /// Dropped packets about which it was not asked: they were too many.
+    pub unasked: u64,
+    /// Connections to a Service whose answers were stopped, because policy denies the pod behind it.
+    pub revoked: u64,
 }
 
 /// Something wrong.

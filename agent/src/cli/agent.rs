@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum, builder::PossibleValue};
 
 use super::{Exit, Failure, Global, text::escape};
-use crate::run::AgentConfig;
+use crate::{
+    api::status::{ExistingConnections, OwnNodeEgress, Settings},
+    run::AgentConfig,
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -13,6 +16,10 @@ The directory holds ordinary Kubernetes manifests (YAML or JSON): Namespaces, Po
 status, Nodes and NetworkPolicies. It is watched; a file that can not be read leaves the last good
 version of its objects in force. When the agent stops, enforcement goes on: the programs and maps
 stay in the kernel.
+
+Connections that run while policy changes, or that are older than vethwall, are judged again at
+their next packet; with --existing-connections keep they go on until they end by themselves. What
+a pod sends to its own node is judged like the rest; with --own-node-egress allow it always passes.
 
 Examples:
   vethwall agent --manifests /etc/vethwall/manifests
@@ -27,15 +34,53 @@ pub(crate) struct AgentArgs {
     /// Where bpffs is mounted.
     #[arg(long, value_name = "DIR", default_value = vethwall_common::maps::BPFFS)]
     bpffs: PathBuf,
-    /// CNI results, to find running pods by.
+    /// CNI results, to find pods by.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/cni/results")]
     cni_cache: PathBuf,
     /// The bridge that flannel attaches pods to.
     #[arg(long, value_name = "NAME", default_value = "cni0")]
     bridge: String,
-    /// What to log on stderr: error, warn, info, debug or trace.
+    /// Policy changes: `rejudge` or `keep` them.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "HOW",
+        hide_possible_values = true,
+        default_value_t
+    )]
+    existing_connections: ExistingConnections,
+    /// Pods to their node: by `policy`, or `allow`.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "HOW",
+        hide_possible_values = true,
+        default_value_t
+    )]
+    own_node_egress: OwnNodeEgress,
+    /// Log on stderr: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: String,
+}
+
+impl ValueEnum for ExistingConnections {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Rejudge, Self::Keep]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()))
+    }
+}
+
+impl ValueEnum for OwnNodeEgress {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Policy, Self::Allow]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()))
+    }
 }
 
 impl AgentArgs {
@@ -51,6 +96,10 @@ impl AgentArgs {
             bpffs: self.bpffs,
             cni_cache: self.cni_cache,
             bridge: self.bridge,
+            settings: Settings {
+                existing_connections: self.existing_connections,
+                own_node_egress: self.own_node_egress,
+            },
             log_level: self.log,
             log_color,
         })

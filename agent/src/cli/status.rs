@@ -133,6 +133,15 @@ fn facts(status: &Status, out: &mut String) {
     }
     let events = &status.events;
     fact("Events", format!("{} read, {} lost", events.read, events.lost));
+    let settings = &status.settings;
+    fact(
+        "Settings",
+        format!(
+            "existing connections: {}, egress to the own node: {}",
+            settings.existing_connections.name(),
+            settings.own_node_egress.name()
+        ),
+    );
 }
 
 fn endpoints(status: &Status, out: &mut String) {

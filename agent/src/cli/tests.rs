@@ -16,8 +16,8 @@ use crate::api::{
     explain::{EntryAnswer, Party, PolicyAnswer, RuleAnswer, Side, SideReason},
     flow::{End, EndKind, Verdict},
     status::{
-        AgentState, Bridge, Endpoint, EndpointState, Hook, Isolation, ManifestProblem, Manifests, MapUse,
-        Policy, Problem,
+        AgentState, Bridge, Endpoint, EndpointState, ExistingConnections, Hook, Isolation, ManifestProblem,
+        Manifests, MapUse, OwnNodeEgress, Policy, Problem, Settings,
     },
     to_line,
 };
@@ -387,6 +387,10 @@ fn the_agent_gets_its_flags() {
         "/c",
         "--bridge",
         "br9",
+        "--existing-connections",
+        "keep",
+        "--own-node-egress",
+        "allow",
         "--log",
         "debug",
     ])
@@ -403,6 +407,10 @@ fn the_agent_gets_its_flags() {
             bpffs: "/b".into(),
             cni_cache: "/c".into(),
             bridge: "br9".to_owned(),
+            settings: Settings {
+                existing_connections: ExistingConnections::Keep,
+                own_node_egress: OwnNodeEgress::Allow,
+            },
             log_level: "debug".to_owned(),
             log_color: true,
         }
@@ -416,6 +424,7 @@ fn the_agent_gets_its_flags() {
     assert_eq!(config.bpffs, Path::new("/sys/fs/bpf"));
     assert_eq!(config.cni_cache, Path::new("/var/lib/cni/results"));
     assert_eq!(config.bridge, "cni0");
+    assert_eq!(config.settings, Settings::default());
     assert!(!config.node.is_empty());
 }
 

@@ -100,6 +100,12 @@ impl<M: Maps> Control<M> {
         }
     }
 
+    /// Every connection is to be judged again at its next packet.
+    pub fn judge_again(&mut self) {
+        self.observed.rejudge.extend(self.observed.endpoints.keys());
+        self.dirty = true;
+    }
+
     /// Makes the maps follow the world. True when they do.
     pub fn sync(&mut self) -> bool {
         if self.objects.digest.is_empty() || (self.objects.incomplete.is_some() && !self.synced) {
@@ -225,6 +231,11 @@ impl<M: Maps> Control<M> {
         self.revision
     }
 
+    /// The maps, for what is not policy, and what they hold of policy.
+    pub fn parts(&mut self) -> (&mut M, &State) {
+        (&mut self.maps, &self.observed)
+    }
+
     /// The maps, for what is not policy.
     pub fn maps(&self) -> &M {
         &self.maps
@@ -238,7 +249,7 @@ impl<M: Maps> Control<M> {
 
 #[cfg(test)]
 mod tests {
-    use vethwall_common::entry::Key;
+    use vethwall_common::entry::{Entry, Key};
     use vethwall_datapath::fake::Fake;
     use vethwall_policy::{
         model::{Mode, NetworkPolicy, Object, Pod},
@@ -361,5 +372,28 @@ mod tests {
         assert!(control.enforcing(7) && control.failures().is_empty());
         assert_ne!(control.observed().endpoints[&7].ingress.slot(), open.slot());
         assert_eq!(control.applied_digest(), "2");
+    }
+
+    // Covers: SEMANTICS 43
+    #[test]
+    fn all_connections_can_be_judged_again() {
+        let mut first = control(Fake::new());
+        first.set_objects(objects("1", vec![pod("web", "10.0.0.2")]));
+        first.attach(endpoint("web", 7, "10.0.0.2"));
+        assert!(first.sync());
+        let before = first.observed().endpoints[&7];
+        // An agent that comes after it.
+        let mut second = control(first.maps().clone());
+        second.judge_again();
+        second.set_objects(objects("1", vec![pod("web", "10.0.0.2")]));
+        second.attach(endpoint("web", 7, "10.0.0.2"));
+        assert!(second.sync());
+        let after = second.observed().endpoints[&7];
+        assert_eq!(
+            second.maps().get(&Key::Endpoint(7)),
+            Some(&Entry::Endpoint(7, after))
+        );
+        assert!(after.ingress.generation() > before.ingress.generation());
+        assert!(after.egress.generation() > before.egress.generation());
     }
 }

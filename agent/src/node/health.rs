@@ -78,12 +78,16 @@ impl Node {
             policies: self.policies(),
             maps: self.map_use(),
             events: Events {
-                read: self.events_read.load(Ordering::Relaxed),
+                read: self.watched.events_read.load(Ordering::Relaxed),
                 lost: counters
                     .get(maps::EVENTS_LOST as usize)
                     .copied()
                     .unwrap_or_default(),
             },
+            settings: self.settings,
+            connections: self
+                .connections
+                .counts(self.watched.unasked.load(Ordering::Relaxed)),
             problems,
             counters: named(&counters),
             ..Status::new()
@@ -222,6 +226,15 @@ impl Node {
                     self.places.bridge
                 ),
                 None,
+            ));
+        }
+        if let Some(error) = self.connections.error() {
+            problems.push(problem(
+                "KRN010",
+                format!(
+                    "connections that are older than vethwall may be interrupted, since the kernel does not tell of them: {error}"
+                ),
+                Some("modprobe nf_conntrack_netlink"),
             ));
         }
         if let Some(why) = &self.control.objects().incomplete {

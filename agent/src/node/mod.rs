@@ -13,16 +13,20 @@
 //! - A pod that runs gets its records before its programs, so nothing it may do is cut; a new pod gets its programs
 //!   (from the plugin) before its records, so nothing it may not do passes.
 
+mod bridge;
+pub mod connections;
 pub mod control;
 pub mod existing;
 pub mod flannel;
 mod health;
+mod settings;
 pub mod thread;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use tokio::sync::oneshot;
 use vethwall_cni::proto;
+use vethwall_common::event::Event;
 use vethwall_policy::model::Object;
 
 use crate::api::{
@@ -62,6 +66,8 @@ pub enum Input {
     Del(proto::DelRequest, oneshot::Sender<proto::Response>),
     /// Would an ADD be served?
     CniStatus(oneshot::Sender<proto::Response>),
+    /// Packets were dropped that may belong to connections of which only the kernel knows.
+    Dropped(Vec<Event>),
     /// How are things?
     Status(oneshot::Sender<Status>),
     /// Why is this so?

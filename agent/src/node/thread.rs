@@ -15,18 +15,15 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 use vethwall_cni::{code, proto};
-use vethwall_common::{config::Config, maps::EVENTS_LOST};
+use vethwall_common::maps::EVENTS_LOST;
 use vethwall_datapath::{Choice, Clock, Error, Hook, Kernel, Maps, Pins, attach, grace, veth};
 use vethwall_policy::model::Endpoint;
 
-use super::{Input, Interface, control::Control, existing, flannel};
+use super::{Input, Interface, connections::Connections, control::Control, existing, flannel, settings};
 use crate::{
     api::{explain, status},
     flows::{Flows, Names},
 };
-
-/// Egress beyond the pods waits for its second stage.
-const BRIDGE: u32 = Config::BRIDGE_V4 | Config::BRIDGE_V6;
 
 /// How often the kernel is compared with what is known, when nothing else happens.
 const TICK: Duration = Duration::from_secs(1);
@@ -57,6 +54,19 @@ pub(super) struct Known {
     pub(super) since: Option<Timestamp>,
 }
 
+/// What other threads read or write beside the node's.
+#[derive(Clone, Debug, Default)]
+pub struct Watched {
+    /// Names of what events speak of.
+    pub names: Arc<RwLock<Names>>,
+    /// The history of flows.
+    pub flows: Arc<Flows>,
+    /// How many events were read.
+    pub events_read: Arc<AtomicU64>,
+    /// How many drops were too many to ask the kernel about.
+    pub unasked: Arc<AtomicU64>,
+}
+
 struct Waiting {
     ifindex: u32,
     pod: String,
@@ -68,10 +78,11 @@ struct Waiting {
 pub struct Node {
     pub(super) places: Places,
     pub(super) control: Control<Kernel>,
-    pins: Pins,
-    names: Arc<RwLock<Names>>,
-    flows: Arc<Flows>,
-    pub(super) events_read: Arc<AtomicU64>,
+    pub(super) pins: Pins,
+    pub(super) watched: Watched,
+    pub(super) settings: status::Settings,
+    pub(super) clock: Clock,
+    pub(super) connections: Connections,
     events_lost: u64,
     pub(super) interfaces: BTreeMap<u32, Known>,
     /// Sandboxes whose DEL came while the cache still speaks of them.
@@ -86,27 +97,26 @@ pub struct Node {
 
 impl Node {
     /// Loads or adopts everything that is in the kernel and tells the programs of this node.
-    pub fn new(
-        places: Places,
-        names: Arc<RwLock<Names>>,
-        flows: Arc<Flows>,
-        events_read: Arc<AtomicU64>,
-    ) -> Result<Self, Error> {
+    pub fn new(places: Places, settings: status::Settings, watched: Watched) -> Result<Self, Error> {
         let mut kernel = Kernel::load_or_adopt(&places.bpffs)?;
         let pins = kernel.pins().clone();
-        let config = timeouts(Clock::measure()?);
-        // The bridge's program is still there after a restart; whether it is, the first look at the bridge tells.
-        let flags = Config::EVENTS | (kernel.config()?.flags & BRIDGE);
-        kernel.set_config(&Config { flags, ..config })?;
+        let clock = Clock::measure()?;
+        let before = kernel.config()?;
+        let config = settings::config(&before, settings, clock, &settings::sysctl);
+        kernel.set_config(&config)?;
         info!(adopted = kernel.adopted(), pins = %pins.root().display(), "programs are loaded");
-        let control = Control::new(&places.node, kernel, grace)?;
+        let mut control = Control::new(&places.node, kernel, grace)?;
+        if settings::denies_more(&before, &config) {
+            control.judge_again();
+        }
         Ok(Self {
             places,
             control,
             pins,
-            names,
-            flows,
-            events_read,
+            watched,
+            settings,
+            clock,
+            connections: Connections::default(),
             events_lost: 0,
             interfaces: BTreeMap::new(),
             leaving: BTreeSet::new(),
@@ -142,6 +152,7 @@ impl Node {
                     if changed {
                         self.sync();
                     }
+                    self.follow_drops();
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     self.tick();
@@ -194,6 +205,10 @@ impl Node {
                     proto::Response::failed(code::UNAVAILABLE, self.not_ready())
                 };
                 answer(reply, response);
+                Some(false)
+            }
+            Input::Dropped(events) => {
+                self.connections.wonder(events);
                 Some(false)
             }
             Input::Status(reply) => {
@@ -261,7 +276,7 @@ impl Node {
             return;
         }
         if !settled {
-            let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+            let mut names = self.watched.names.write().unwrap_or_else(PoisonError::into_inner);
             names.update(self.control.world(), &self.control.compiled().cookies);
         }
         self.attach_all();
@@ -275,8 +290,21 @@ impl Node {
         }
     }
 
-    /// After the records are written, so that a pod that runs loses no packet that it may send.
+    /// After the records are written, so that a pod that runs loses no packet that it may send; and after its connections
+    /// are known, so that none of their answers is taken for something new. What begins in between is made known after.
     fn attach_all(&mut self) {
+        let new: BTreeSet<u32> = self
+            .interfaces
+            .values()
+            .filter(|known| known.hook.is_none() && known.since.is_none() && known.error.is_none())
+            .map(|known| known.interface.ifindex)
+            .collect();
+        self.seed(&new);
+        self.attach_each();
+        self.seed(&new);
+    }
+
+    fn attach_each(&mut self) {
         for (ifindex, known) in &mut self.interfaces {
             if known.hook.is_some() {
                 continue;
@@ -303,7 +331,9 @@ impl Node {
     /// Compares the kernel with what is known.
     fn tick(&mut self) {
         self.look();
+        self.follow_sysctls();
         self.sync();
+        self.follow_drops();
         self.tell_losses();
         if self.control.synced()
             && let Err(error) = attach::collect_garbage(&self.pins)
@@ -323,7 +353,7 @@ impl Node {
             .copied()
             .unwrap_or(self.events_lost);
         if lost > self.events_lost {
-            self.flows.lost(lost - self.events_lost);
+            self.watched.flows.lost(lost - self.events_lost);
             self.events_lost = lost;
         }
     }
@@ -388,39 +418,6 @@ impl Node {
         }
     }
 
-    /// Egress to a Service is judged behind the bridge; while the bridge has no program, nothing is deferred to it.
-    fn look_at_bridge(&mut self) {
-        let name = self.places.bridge.clone();
-        let result = match veth::ifindex(&name) {
-            Ok(Some(ifindex)) if self.bridge.is_some_and(|(known, _)| known == ifindex) => return,
-            Ok(Some(ifindex)) => attach::attach_bridge(&self.pins, ifindex, &name, Choice::Best)
-                .map(|hook| Some((ifindex, hook))),
-            Ok(None) => Ok(None),
-            Err(error) => Err(error),
-        };
-        self.bridge_error = result.as_ref().err().map(Error::chain);
-        let bridge = result.unwrap_or_default();
-        let flag = |config: &mut Config, on| {
-            config.flags &= !BRIDGE;
-            if on {
-                config.flags |= BRIDGE;
-            }
-        };
-        let written = self.control.maps().config().and_then(|mut config| {
-            flag(&mut config, bridge.is_some());
-            self.control.maps_mut().set_config(&config)
-        });
-        match written {
-            Ok(()) => {
-                if bridge != self.bridge {
-                    info!(bridge = %name, attached = bridge.is_some(), "second stage of egress");
-                }
-                self.bridge = bridge;
-            }
-            Err(error) => self.bridge_error = Some(error.chain()),
-        }
-    }
-
     /// Answers the ADDs whose policy is in force, and those that waited long enough.
     fn settle(&mut self) {
         let now = Instant::now();
@@ -481,21 +478,4 @@ impl Node {
 /// Answers, unless nobody waits any more.
 fn answer<T>(reply: oneshot::Sender<T>, value: T) {
     drop(reply.send(value));
-}
-
-/// Lifetimes of flows, as long as the kernel's own connection tracking has them (Documentation/networking/
-/// nf_conntrack-sysctl.rst), with kube-proxy's day for established TCP. A packet may come at the end of a tick: one more
-/// makes sure of the time.
-fn timeouts(clock: Clock) -> Config {
-    let seconds = |seconds| clock.ticks(Duration::from_secs(seconds)) + 1;
-    Config {
-        tcp_established: seconds(24 * 60 * 60),
-        tcp_unreplied: seconds(60),
-        tcp_closing: seconds(120),
-        udp_established: seconds(180),
-        udp_unreplied: seconds(30),
-        sctp_established: seconds(210),
-        other: seconds(30),
-        ..Config::default()
-    }
 }

@@ -1,6 +1,7 @@
 //! The datapath on the real kernel.
 
 mod attach;
+mod conntrack;
 mod maps;
 mod packets;
 mod veth;

@@ -18,6 +18,7 @@ Manifests  /etc/manifests: 7 files, no problems, revision 12
 Kernel     tcx, bridge cni0 attached, map layout v1, bridge-nf-call-iptables 1
 Maps       fullest VERDICTS: 13107 of 131072 (9 %)
 Events     0 read, 0 lost
+Settings   existing connections: rejudge, egress to the own node: policy
 
 POD             INTERFACE   ADDRESS    STATE      INGRESS              EGRESS
 shop/db-0       veth3f1c2a  10.42.0.4  enforcing  isolated (1 policy)  open
