@@ -11,9 +11,9 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
-    os::fd::AsFd,
-    path::Path,
+    fs, mem,
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
@@ -27,13 +27,25 @@ use crate::sandbox::{command, ip};
 /// How long a packet may take from one interface to the next.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Where to put a packet, and what shall judge it.
-pub(super) struct Injection<'a> {
-    pub(super) program: &'a Path,
+/// Where packets are put, and what judges them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) program: PathBuf,
     /// The program judges what leaves the interface.
     pub(super) egress: bool,
     pub(super) ifindex: u32,
     pub(super) came_by: u32,
+}
+
+/// The filters of one place; kept from packet to packet, since making them takes most of the time.
+#[derive(Debug)]
+pub(super) struct Injection {
+    place: Place,
+    here: String,
+    side: &'static str,
+    devices: BTreeSet<String>,
+    sender: OwnedFd,
+    seen: u64,
 }
 
 /// Keeps the kernel from sending packets of its own over interfaces that are made after this.
@@ -41,42 +53,77 @@ pub(super) fn quiet() -> Result<()> {
     fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").context("switch IPv6 off")
 }
 
-impl Injection<'_> {
-    /// Whether the program lets the packet pass. `judged` tells when it has seen it.
-    pub(super) fn passes(&self, frame: &[u8], mut judged: impl FnMut() -> Result<bool>) -> Result<bool> {
-        let here = format!("t{}", self.ifindex);
-        let entry = if self.egress { self.came_by } else { self.ifindex };
+impl Injection {
+    pub(super) fn new(place: Place) -> Result<Self> {
+        let here = format!("t{}", place.ifindex);
+        let entry = if place.egress {
+            place.came_by
+        } else {
+            place.ifindex
+        };
         let there = format!("t{entry}");
-        let side = if self.egress { "egress" } else { "ingress" };
-        let pin = self.program.display();
-        let devices = BTreeSet::from([&here, &there]);
+        let side = if place.egress { "egress" } else { "ingress" };
+        let devices = BTreeSet::from([here.clone(), there.clone()]);
         for device in &devices {
+            // Without a carrier nothing is redirected to it.
             ip(&format!("link set {device} up"))?;
+            ip(&format!("link set {} up", device.replacen('t', "u", 1)))?;
             tc(&format!("qdisc add dev {device} clsact"))?;
         }
+        let pin = place.program.display();
         tc(&format!(
             "filter add dev {here} {side} prio 1 protocol all bpf direct-action object-pinned {pin}"
         ))?;
         tc(&format!(
             "filter add dev {here} {side} prio 2 protocol all matchall action drop"
         ))?;
-        if self.egress {
+        if place.egress {
             tc(&format!(
                 "filter add dev {there} ingress prio 3 protocol all matchall action mirred egress redirect dev {here}"
             ))?;
         }
         let (sender, _) = raw::load(&hand_over(entry)?, c"GPL").context("load the program that sends")?;
-        raw::run(sender.as_fd(), frame).context("run the program that sends")?;
+        Ok(Self {
+            place,
+            here,
+            side,
+            devices,
+            sender,
+            seen: 0,
+        })
+    }
+
+    pub(super) fn is_at(&self, place: &Place) -> bool {
+        self.place == *place
+    }
+
+    /// Whether the program lets the packet pass. `judged` tells when it has seen it.
+    pub(super) fn passes(&mut self, frame: &[u8], mut judged: impl FnMut() -> Result<bool>) -> Result<bool> {
+        let refused = raw::run(self.sender.as_fd(), frame).context("run the program that sends")?;
+        ensure!(refused == 0, "the frame is not taken: {}", refused.cast_signed());
         let started = Instant::now();
         while !judged()? {
-            ensure!(started.elapsed() < PATIENCE, "nothing judged the frame on {here}");
+            ensure!(
+                started.elapsed() < PATIENCE,
+                "nothing judged the frame on {}",
+                self.here
+            );
             thread::sleep(Duration::from_millis(1));
         }
-        let passed = seen(&here, side)?;
-        for device in &devices {
+        let before = mem::replace(&mut self.seen, dropped(&self.here, self.side)?);
+        match self.seen - before {
+            0 => Ok(false),
+            1 => Ok(true),
+            more => anyhow::bail!("{more} packets of one passed"),
+        }
+    }
+
+    /// Takes the filters off.
+    pub(super) fn end(self) -> Result<()> {
+        for device in &self.devices {
             tc(&format!("qdisc del dev {device} clsact"))?;
         }
-        Ok(passed)
+        Ok(())
     }
 }
 
@@ -84,18 +131,14 @@ fn tc(words: &str) -> Result<String> {
     command("tc", &words.split_whitespace().collect::<Vec<_>>())
 }
 
-/// Whether the filter that drops has seen a packet.
-fn seen(device: &str, side: &str) -> Result<bool> {
+/// How many packets the filter that drops has seen.
+fn dropped(device: &str, side: &str) -> Result<u64> {
     let shown = tc(&format!("-s -j filter show dev {device} {side}"))?;
     let filters: Vec<serde_json::Value> = serde_json::from_str(&shown).context("tc's JSON")?;
-    let packets = filters
+    filters
         .iter()
-        .find_map(|filter| filter.pointer("/options/actions/0/stats/packets")?.as_u64());
-    match packets {
-        Some(0) => Ok(false),
-        Some(1) => Ok(true),
-        other => anyhow::bail!("{other:?} packets of one passed: {shown}"),
-    }
+        .find_map(|filter| filter.pointer("/options/actions/0/stats/packets")?.as_u64())
+        .with_context(|| format!("no count in {shown}"))
 }
 
 /// `return bpf_clone_redirect(context, interface, BPF_F_INGRESS);`

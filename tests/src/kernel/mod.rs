@@ -123,6 +123,7 @@ pub struct Programs {
     counters: Vec<u64>,
     /// The kernel takes no interface by which a packet came (refused, before 5.13 or so).
     injects: bool,
+    injection: Option<inject::Injection>,
 }
 
 impl Programs {
@@ -153,6 +154,7 @@ impl Programs {
             devices: BTreeSet::new(),
             counters,
             injects: false,
+            injection: None,
         })
     }
 
@@ -222,12 +224,20 @@ impl Programs {
     fn inject(&mut self, program: Program, ifindex: u32, came_by: u32, frame: &[u8]) -> Result<bool> {
         self.device(ifindex)?;
         self.device(came_by)?;
-        let injection = inject::Injection {
-            program: &self.kernel.pins().program(program.name()),
+        let place = inject::Place {
+            program: self.kernel.pins().program(program.name()),
             egress: program == Program::ToPod,
             ifindex,
             came_by,
         };
+        let injection = match self.injection.take() {
+            Some(injection) if injection.is_at(&place) => injection,
+            other => {
+                other.map_or(Ok(()), inject::Injection::end)?;
+                inject::Injection::new(place)?
+            }
+        };
+        let injection = self.injection.insert(injection);
         injection
             .passes(frame, || Ok(self.kernel.counters()? != self.counters))
             .with_context(|| format!("inject a frame of {} bytes for {}", frame.len(), program.name()))

@@ -37,12 +37,12 @@ const GROUPS: [Group; 3] = [
     Group {
         prefix: "kernel::",
         confined: true,
-        seconds: 120,
+        seconds: 600,
     },
     Group {
         prefix: "datapath::",
         confined: false,
-        seconds: 180,
+        seconds: 600,
     },
     Group {
         prefix: "demo::",
