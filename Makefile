@@ -10,10 +10,12 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(CURDIR)/.tools/go/bin:$(
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 MACHINE := $(shell uname -m)-unknown-linux-gnu
 
-.PHONY: help setup build demo test bench lint plugin clean root
+KERNELS ?= 5.10 6.1 6.12 newest
+
+.PHONY: help setup build demo test test-kernels bench lint plugin clean root
 
 help: ## list these commands
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 setup: ## install what is missing (compiler, eBPF linker, Go, CNI plugins); says what and why
 	@scripts/setup.sh
@@ -27,6 +29,13 @@ demo: root build ## a flannel cluster on this machine: decorative policies, then
 
 test: root build ## every test, those that need root and network namespaces included
 	cargo test --locked --workspace --no-fail-fast
+
+# Minutes each: everything is emulated. KERNELS="5.10 newest" chooses some.
+test-kernels: root build ## the tests of the datapath on other kernels, in virtual machines; KERNELS="5.10 newest" chooses
+	@scripts/setup.sh vm
+	@scripts/kernels.sh $(KERNELS)
+	cargo test --locked --package vethwall-tests --test main --no-run
+	@$(TARGET)/debug/vethwall-vm $(KERNELS)
 
 bench: root setup ## nanoseconds a packet, pods that talk beside iptables and nftables, the start of a pod, a compilation
 	cargo build --locked --release

@@ -13,8 +13,9 @@
 #   go       building flannel's and libcni's programs for the lab        go.dev, where the distribution's is too old
 #   cni      those programs, in .tools/cni                               tests/tools/build.sh
 #   kernel   br_netfilter and vxlan loaded                               this machine
+#   vm       qemu and modprobe, for `make test-kernels`; only when named  the distribution's packages
 #
-# Usage: scripts/setup.sh [PART...]     all parts in the order above, or only those named
+# Usage: scripts/setup.sh [PART...]     all parts in the order above but vm, or only those named
 #        scripts/setup.sh --check       change nothing; exit 1 when something is missing
 # VETHWALL_EBPF=debian|nightly chooses where the compiler for the kernel programs comes from (default: what works).
 set -euo pipefail
@@ -305,14 +306,40 @@ get_kernel() {
 
 about_kernel() { printf 'kernel %s' "$(uname -r)"; }
 
+# ---------------------------------------------------------------------------------------------- vm
+
+# What scripts/kernels.sh and vethwall-vm call by name.
+VM="qemu-system-x86_64=qemu-system-x86 setpriv=util-linux modprobe=kmod depmod=kmod xz=xz-utils strip=binutils ldd=libc-bin dpkg-deb=dpkg"
+
+missing_vm() {
+    local pair
+    for pair in $VM; do
+        has "${pair%%=*}" || printf '%s\n' "${pair#*=}"
+    done
+}
+
+have_vm() { [ -z "$(missing_vm)" ]; }
+
+get_vm() {
+    local packages
+    packages=$(missing_vm | sort -u | tr '\n' ' ')
+    need_root "$packages"
+    apt_update
+    say "installing $packages(virtual machines for tests on other kernels) from the distribution"
+    # shellcheck disable=SC2086 # a list
+    run "apt-get could not install $packages: see its message above" "${apt_install[@]}" $packages
+}
+
+about_vm() { qemu-system-x86_64 --version | sed -n 's/^QEMU emulator version \([0-9.]*\).*/qemu \1/p'; }
+
 # ---------------------------------------------------------------------------------------------- main
 
 parts=()
 for argument in "$@"; do
     case $argument in
     --check) check_only=yes ;;
-    system | rust | bpf | go | cni | kernel) parts+=("$argument") ;;
-    *) die "unknown argument '$argument': scripts/setup.sh [--check] [system|rust|bpf|go|cni|kernel]..." ;;
+    system | rust | bpf | go | cni | kernel | vm) parts+=("$argument") ;;
+    *) die "unknown argument '$argument': scripts/setup.sh [--check] [system|rust|bpf|go|cni|kernel|vm]..." ;;
     esac
 done
 [ ${#parts[@]} -gt 0 ] || parts=(system rust bpf go cni kernel)

@@ -8,7 +8,7 @@ use aya::programs::{
 };
 use nix::libc;
 
-use crate::{Error, Pins, point::Point};
+use crate::{Error, Pins, netlink, point::Point};
 
 /// Our filter's place: before those that other programs add without asking for one.
 const PRIORITY: u16 = 1;
@@ -30,6 +30,7 @@ pub(crate) fn attach(pins: &Pins, point: Point, ifindex: u32, ifname: &str) -> R
         Err(error) if code(&error) == Some(libc::EEXIST) => {}
         Err(error) => return Err(failed("add clsact to", object(), error)),
     }
+    check(ifindex, object)?;
     let path = pins.program(point.program());
     let mut program =
         SchedClassifier::from_pin(&path).map_err(|e| Error::loader("open", path.display(), e))?;
@@ -53,6 +54,22 @@ pub(crate) fn attach(pins: &Pins, point: Point, ifindex: u32, ifname: &str) -> R
         .map_err(|e| failed("keep the filter of", object(), e))?;
     let _kept = ManuallyDrop::new(link);
     Ok(())
+}
+
+/// EEXIST has two causes: a clsact is there, or an `ingress`. The latter takes filters for either direction, and runs
+/// all of them on what comes in: nothing would judge what goes out, and each direction's filter would replace the
+/// other's.
+fn check(ifindex: u32, object: impl Fn() -> String) -> Result<(), Error> {
+    let kind = netlink::Socket::open()
+        .and_then(|socket| socket.ingress_qdisc(ifindex))
+        .map_err(|e| Error::net("inspect the queueing disciplines of", object(), e))?;
+    match kind.as_deref() {
+        Some("clsact") => Ok(()),
+        other => Err(Error::Occupied {
+            object: object(),
+            kind: other.unwrap_or("none").to_owned(),
+        }),
+    }
 }
 
 /// Takes our filter off; one that is absent is no error. The queueing discipline may be somebody else's and stays.

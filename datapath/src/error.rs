@@ -73,6 +73,17 @@ pub enum Error {
         /// Why it is refused.
         why: String,
     },
+    /// On a kernel without tcx, a queueing discipline of somebody else keeps our filters from seeing every packet.
+    #[error(
+        "{object} has a queueing discipline `{kind}`, beside which this kernel lets no program judge what goes to the pod; \
+         kernels with tcx (6.6) do. A pod with the annotation kubernetes.io/egress-bandwidth has one"
+    )]
+    Occupied {
+        /// The interface.
+        object: String,
+        /// Kind of the queueing discipline.
+        kind: String,
+    },
     /// The interface is not one end of a veth pair that joins this network namespace with the pod's.
     #[error("{object}: {why}")]
     NotVeth {
@@ -159,7 +170,10 @@ fn hint_in_chain(source: &(dyn std::error::Error + 'static)) -> String {
     let mut error: Option<&(dyn std::error::Error + 'static)> = Some(source);
     while let Some(cause) = error {
         if let Some(io) = cause.downcast_ref::<io::Error>() {
-            return hint(io, "CAP_BPF, CAP_PERFMON or CAP_NET_ADMIN");
+            return hint(
+                io,
+                "CAP_BPF, CAP_PERFMON or CAP_NET_ADMIN, or below Linux 5.11 CAP_SYS_RESOURCE,",
+            );
         }
         error = cause.source();
     }

@@ -27,6 +27,7 @@ use aya::{
     maps::{Map, MapData, PerCpuArray, RingBuf},
     programs::{ProgramError, SchedClassifier},
 };
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use vethwall_common::{
     ABI_VERSION,
     address::Addr,
@@ -378,7 +379,20 @@ impl Maps for Kernel {
     }
 }
 
+/// Before Linux 5.11 maps count as locked memory of the process, of which the usual limit leaves room for almost none.
+///
+/// Newer kernels do not ask, so that failing is no error here; an old one refuses the maps, and the error says why.
+fn allow_locked_memory() {
+    let unlimited = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+    let most = getrlimit(Resource::RLIMIT_MEMLOCK).map(|(_, most)| most);
+    if let (Err(_), Ok(most)) = (unlimited, most) {
+        let _refused = setrlimit(Resource::RLIMIT_MEMLOCK, most, most);
+    }
+}
+
 fn load_object(pins: &Pins, options: &Options) -> Result<Ebpf, Error> {
+    // First of all: the loader finds out what the kernel can do by making maps, too.
+    allow_locked_memory();
     let mut loader = EbpfLoader::new();
     for spec in spec::MAPS {
         loader.map_pin_path(spec.name, pins.map(spec.name));

@@ -25,6 +25,8 @@ const SKIP_STATS: u32 = 1 << 3;
 /// `NETNSA_NSID`, `NETNSA_FD` of linux/net_namespace.h.
 const NETNSA_NSID: u16 = 1;
 const NETNSA_FD: u16 = 3;
+/// `TC_H_CLSACT` of linux/pkt_sched.h; the same number as `TC_H_INGRESS`.
+const TC_H_CLSACT: u32 = 0xffff_fff1;
 
 /// An interface, as far as we ask.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -135,6 +137,35 @@ impl Socket {
         })?;
         // -1 is NETNSA_NSID_NOT_ASSIGNED.
         Ok(id.filter(|id| *id >= 0))
+    }
+
+    /// The kind of the queueing discipline where filters for what comes in hang: `clsact`, `ingress`, or None.
+    pub(crate) fn ingress_qdisc(&self, ifindex: u32) -> io::Result<Option<String>> {
+        // struct tcmsg: family, padding, ifindex, handle, parent, info
+        let mut body = [0_u8; 20];
+        body[4..8].copy_from_slice(&ifindex.to_ne_bytes());
+        body[12..16].copy_from_slice(&TC_H_CLSACT.to_ne_bytes());
+        let mut found = None;
+        // Without NLM_F_ECHO older kernels answer to who listens for changes, but not to who asked.
+        let outcome = self.ask(
+            libc::RTM_GETQDISC,
+            libc::NLM_F_ECHO,
+            &body,
+            &[],
+            |kind, payload| {
+                if kind == libc::RTM_NEWQDISC {
+                    found = payload
+                        .get(20..)
+                        .and_then(|attributes| attribute(attributes, libc::TCA_KIND))
+                        .map(text);
+                }
+            },
+        );
+        match outcome {
+            Ok(()) => Ok(found),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// One request, and each part of its answer.

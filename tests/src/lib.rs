@@ -5,4 +5,6 @@ pub mod kernel;
 pub mod lab;
 pub mod oracle;
 pub mod sandbox;
+pub mod told;
+pub mod vm;
 pub mod worlds;

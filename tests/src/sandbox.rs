@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use caps::{CapSet, CapsHashSet};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
@@ -18,6 +19,12 @@ use nix::{
 
 /// bpffs in every sandbox: where it is on a node.
 pub const BPFFS: &str = "/sys/fs/bpf";
+
+/// Names the variable with the only capabilities that a test may have, such as `CAP_BPF,CAP_NET_ADMIN`; root's by default.
+pub const CAPABILITIES: &str = "VETHWALL_TEST_CAPABILITIES";
+
+/// Names the variable that, when it is set, hides the kernel's type information from a test.
+pub const WITHOUT_BTF: &str = "VETHWALL_TEST_WITHOUT_BTF";
 
 /// Runs a test in a sandbox, on a thread of its own that nothing else ever uses. Threads and processes that it starts
 /// are in the sandbox too.
@@ -44,7 +51,41 @@ fn enter() -> Result<()> {
             .with_context(|| format!("mount {directory}"))?;
     }
     fs::create_dir_all("/run/netns")?;
-    ip("link set lo up")
+    ip("link set lo up")?;
+    if std::env::var_os(WITHOUT_BTF).is_some() {
+        mount(
+            Some("tmpfs"),
+            "/sys/kernel/btf",
+            Some("tmpfs"),
+            MsFlags::empty(),
+            none,
+        )
+        .context("hide BTF")?;
+    }
+    match std::env::var(CAPABILITIES) {
+        Ok(names) => confine(&names),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Leaves this thread, and what it starts, with these capabilities only, as a container's are.
+pub fn confine(names: &str) -> Result<()> {
+    let wanted = names
+        .split(',')
+        .map(str::parse)
+        .collect::<Result<CapsHashSet, _>>()
+        .with_context(|| format!("capabilities {names}"))?;
+    // Root gets all of this set with every program it starts.
+    let reachable = caps::read(None, CapSet::Bounding)?;
+    for capability in reachable.difference(&wanted) {
+        caps::drop(None, CapSet::Bounding, *capability)?;
+    }
+    caps::clear(None, CapSet::Inheritable)?;
+    caps::set(None, CapSet::Effective, &wanted)?;
+    caps::set(None, CapSet::Permitted, &wanted)?;
+    let left = caps::read(None, CapSet::Permitted)?;
+    ensure!(left == wanted, "{left:?} are left, not {names}");
+    Ok(())
 }
 
 /// Runs a command; its standard output, or an error with all it said.

@@ -15,8 +15,15 @@ use super::{
     supervisor::{Request, Start},
 };
 
-/// How long a node may take to enforce what it was told.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a node may take to enforce what it was told, in seconds; for emulated machines there is the variable.
+const PATIENCE: u64 = 20;
+/// Names the variable with another number of seconds.
+pub(crate) const PATIENCE_VARIABLE: &str = "VETHWALL_LAB_PATIENCE";
+
+fn patience() -> Duration {
+    let given = std::env::var(PATIENCE_VARIABLE).ok();
+    Duration::from_secs(given.and_then(|seconds| seconds.parse().ok()).unwrap_or(PATIENCE))
+}
 
 impl Lab {
     /// Starts the agents that do not run, and waits until they are ready.
@@ -56,7 +63,7 @@ impl Lab {
             self.ask(&Request::Start(start))
                 .with_context(|| format!("start the agent on {}", node.name))?;
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         for node in nodes {
             loop {
                 let status = self.status(node);
@@ -129,7 +136,7 @@ impl Lab {
                 {
                     break;
                 }
-                if started.elapsed() > PATIENCE {
+                if started.elapsed() > patience() {
                     let why = match status {
                         Ok(status) => status
                             .problems
@@ -142,7 +149,7 @@ impl Lab {
                     bail!(
                         "{} does not enforce the manifests after {} s. {why}\n{}",
                         node.name,
-                        PATIENCE.as_secs(),
+                        patience().as_secs(),
                         self.agent_log(node)
                     );
                 }

@@ -33,6 +33,7 @@ mod state;
 mod supervisor;
 mod wiring;
 
+pub(crate) use self::engine::PATIENCE_VARIABLE;
 pub use self::{
     cli::main,
     enter::Place,

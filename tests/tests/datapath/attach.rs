@@ -5,12 +5,19 @@ use std::{fs, sync::Barrier, thread, time::Instant};
 use aya::programs::{SchedClassifier, TcAttachType, links::PinnedLink};
 use vethwall_common::maps;
 use vethwall_datapath::{Choice, Error, Hook, attach, veth};
-use vethwall_tests::sandbox::{self, command, ip};
+use vethwall_tests::{
+    kernel::has_tcx,
+    sandbox::{self, command, ip},
+    told,
+};
 
-use super::{load, pins, pod};
+use super::{NO_TCX, load, pins, pod};
 
 #[test]
 fn attaching_is_idempotent_and_ends_with_the_interface() {
+    if !has_tcx().unwrap() {
+        return told::skipped(NO_TCX);
+    }
     sandbox::run(|| {
         let _kernel = load();
         let ifindex = pod("a", "10.0.0.2/24");
@@ -47,6 +54,9 @@ fn attaching_is_idempotent_and_ends_with_the_interface() {
 
 #[test]
 fn a_pin_of_a_dead_interface_gives_way() {
+    if !has_tcx().unwrap() {
+        return told::skipped(NO_TCX);
+    }
     sandbox::run(|| {
         let _kernel = load();
         let ifindex = pod("a", "10.0.0.2/24");
@@ -71,6 +81,9 @@ fn a_pin_of_a_dead_interface_gives_way() {
 
 #[test]
 fn plugin_and_agent_may_attach_at_the_same_time() {
+    if !has_tcx().unwrap() {
+        return told::skipped(NO_TCX);
+    }
     sandbox::run(|| {
         let _kernel = load();
         let ifindex = pod("a", "10.0.0.2/24");
@@ -95,6 +108,9 @@ fn plugin_and_agent_may_attach_at_the_same_time() {
 
 #[test]
 fn nobody_ends_the_line_before_us() {
+    if !has_tcx().unwrap() {
+        return told::skipped(NO_TCX);
+    }
     sandbox::run(|| {
         let mut kernel = load();
         let ifindex = pod("a", "10.0.0.2/24");
@@ -113,6 +129,9 @@ fn nobody_ends_the_line_before_us() {
 
 #[test]
 fn an_upgrade_replaces_programs_and_keeps_links() {
+    if !has_tcx().unwrap() {
+        return told::skipped(NO_TCX);
+    }
     sandbox::run(|| {
         let first = load();
         let ifindex = pod("a", "10.0.0.2/24");
@@ -141,6 +160,51 @@ fn an_upgrade_replaces_programs_and_keeps_links() {
         let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, [maps::FROM_BRIDGE, maps::FROM_POD, maps::TO_POD]);
+    });
+}
+
+#[test]
+fn the_best_hook_of_this_kernel_is_taken() {
+    sandbox::run(|| {
+        let _kernel = load();
+        let ifindex = pod("a", "10.0.0.2/24");
+        let hook = attach::attach_endpoint(&pins(), ifindex, "va", Choice::Best).unwrap();
+        let expected = if has_tcx().unwrap() {
+            Hook::Tcx
+        } else {
+            Hook::Clsact
+        };
+        assert_eq!(hook, expected);
+        told::measured("hook", hook);
+        if hook == Hook::Clsact {
+            let error = attach::attach_endpoint(&pins(), ifindex, "va", Choice::Only(Hook::Tcx)).unwrap_err();
+            assert!(error.to_string().contains("no tcx"), "{error}");
+        }
+    });
+}
+
+#[test]
+fn plugin_and_agent_may_attach_filters_at_the_same_time() {
+    sandbox::run(|| {
+        let _kernel = load();
+        let ifindex = pod("a", "10.0.0.2/24");
+        let barrier = Barrier::new(8);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    barrier.wait();
+                    attach::attach_endpoint(&pins(), ifindex, "va", Choice::Only(Hook::Clsact)).unwrap();
+                });
+            }
+        });
+        for (side, program) in [("ingress", maps::FROM_POD), ("egress", maps::TO_POD)] {
+            let shown = command("tc", &["filter", "show", "dev", "va", side]).unwrap();
+            let filters: Vec<_> = shown
+                .lines()
+                .filter(|line| line.contains("direct-action"))
+                .collect();
+            assert!(filters.len() == 1 && filters[0].contains(program), "{shown}");
+        }
     });
 }
 
@@ -179,5 +243,31 @@ fn kernels_without_tcx_get_filters() {
         attach::detach_endpoint(&pins(), ifindex, "va").unwrap();
         attach::detach_endpoint(&pins(), ifindex, "va").unwrap();
         assert_eq!(filters(), [0, 0]);
+    });
+}
+
+/// As the bandwidth plugin leaves it behind for a pod whose annotations ask for a limit.
+#[test]
+fn no_filter_hangs_where_it_would_not_see_everything() {
+    sandbox::run(|| {
+        let _kernel = load();
+        let ifindex = pod("a", "10.0.0.2/24");
+        command("tc", &["qdisc", "add", "dev", "va", "ingress"]).unwrap();
+        let only = Choice::Only(Hook::Clsact);
+        for _ in 0..2 {
+            let error = attach::attach_endpoint(&pins(), ifindex, "va", only).unwrap_err();
+            assert!(
+                matches!(&error, Error::Occupied { kind, .. } if kind == "ingress"),
+                "{error}"
+            );
+        }
+        let filters = command("tc", &["filter", "show", "dev", "va", "ingress"]).unwrap();
+        assert_eq!(filters, "");
+        attach::detach_endpoint(&pins(), ifindex, "va").unwrap();
+
+        command("tc", &["qdisc", "del", "dev", "va", "ingress"]).unwrap();
+        attach::attach_endpoint(&pins(), ifindex, "va", only).unwrap();
+        // Once ours is there, nobody puts another in its place unasked.
+        command("tc", &["qdisc", "add", "dev", "va", "ingress"]).unwrap_err();
     });
 }

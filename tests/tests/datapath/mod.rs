@@ -1,6 +1,7 @@
 //! The datapath on the real kernel.
 
 mod attach;
+mod capabilities;
 mod conntrack;
 mod maps;
 mod packets;
@@ -11,6 +12,9 @@ use std::collections::BTreeMap;
 use vethwall_common::maps as names;
 use vethwall_datapath::{Kernel, Options, Pins};
 use vethwall_tests::sandbox::{BPFFS, ip};
+
+/// Why a test of pinned links is none here.
+pub(crate) const NO_TCX: &str = "tcx came with Linux 6.6";
 
 pub(crate) fn pins() -> Pins {
     Pins::new(BPFFS)

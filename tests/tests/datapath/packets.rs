@@ -17,7 +17,13 @@ use vethwall_common::{
     verdict::{Action, Reason, SlotRecord, allow},
 };
 use vethwall_datapath::{Choice, Hook, Kernel, Maps, attach, veth};
-use vethwall_tests::sandbox::{self, BPFFS, ip};
+use vethwall_tests::{
+    kernel::has_tcx,
+    sandbox::{self, BPFFS, ip},
+    told,
+};
+
+use super::NO_TCX;
 
 const HOST: &str = "10.0.0.1:7777";
 const POD: &str = "10.0.0.2:7778";
@@ -136,6 +142,9 @@ fn a_pod_is_closed_until_its_record_is_there(hook: Hook) {
 // Covers: SEMANTICS 30
 #[test]
 fn a_pod_is_closed_until_its_record_is_there_with_tcx() {
+    if !has_tcx().unwrap() {
+        return told::skipped(NO_TCX);
+    }
     a_pod_is_closed_until_its_record_is_there(Hook::Tcx);
 }
 

@@ -28,8 +28,9 @@ use vethwall_tests::{
     kernel::{
         Packet, Program, Programs, Verdict,
         packet::{self, ACK, FIN, RST, SYN, mac},
+        verifier,
     },
-    sandbox,
+    sandbox, told,
 };
 use zerocopy::FromZeros;
 

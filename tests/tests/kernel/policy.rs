@@ -9,14 +9,16 @@ const MOST_INSTRUCTIONS: u32 = 100_000;
 fn the_verifier_accepts_every_program() {
     sandbox::run(|| {
         let mut programs = Programs::load().unwrap_or_else(|e| panic!("{e:#}"));
-        let mut counts: Vec<Option<u32>> = Vec::new();
+        let counts = verifier::processed(programs.kernel.pins()).unwrap_or_else(|e| panic!("{e:#}"));
         for program in Program::ALL {
-            let count = programs.instructions(program).unwrap();
-            println!("{}: {count:?} instructions verified", program.name());
-            counts.push(count);
+            let count = counts[program.name()];
+            told::measured(program.name(), count);
+            assert!(count < MOST_INSTRUCTIONS, "{program:?}: {count}");
+            // Where the kernel keeps account of what it loaded first, it says the same.
+            if let Some(loaded) = programs.instructions(program).unwrap() {
+                assert_eq!(loaded, count, "{program:?}");
+            }
         }
-        let most = counts.iter().flatten().max();
-        assert!(most.is_none_or(|most| *most < MOST_INSTRUCTIONS), "{counts:?}");
     });
 }
 
