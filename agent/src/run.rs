@@ -28,7 +28,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 use vethwall_cni::proto;
-use vethwall_datapath::Events;
+use vethwall_datapath::{Choice, Events};
 
 use crate::{
     api,
@@ -55,6 +55,8 @@ pub struct AgentConfig {
     pub cni_cache: PathBuf,
     /// The pods' bridge.
     pub bridge: String,
+    /// How programs are attached.
+    pub hook: Choice,
     /// What is logged: a level, or directives of `tracing_subscriber::EnvFilter`.
     pub log_level: String,
     /// Whether the log on stderr has colours.
@@ -93,6 +95,7 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
         bpffs: config.bpffs,
         cni_cache: config.cni_cache,
         bridge: config.bridge,
+        hook: config.hook,
     };
     let node = Node::new(places, Arc::clone(&names), Arc::clone(&flows), Arc::clone(&read))
         .map_err(|error| anyhow::anyhow!(error.chain()))?;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use vethwall_datapath::Choice;
 
 use super::{Exit, Failure, Global, text::escape};
 use crate::run::AgentConfig;
@@ -33,6 +34,10 @@ pub(crate) struct AgentArgs {
     /// The bridge that flannel attaches pods to.
     #[arg(long, value_name = "NAME", default_value = "cni0")]
     bridge: String,
+    /// How programs are attached: tcx, clsact, or best, which is tcx where the kernel has it. The plugin's configuration
+    /// has the key `hook` for the same.
+    #[arg(long, value_name = "HOOK", default_value = "best")]
+    hook: Choice,
     /// What to log on stderr: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: String,
@@ -51,6 +56,7 @@ impl AgentArgs {
             bpffs: self.bpffs,
             cni_cache: self.cni_cache,
             bridge: self.bridge,
+            hook: self.hook,
             log_level: self.log,
             log_color,
         })

@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::CommandFactory as _;
+use vethwall_datapath::Choice;
 
 use super::*;
 use crate::api::{
@@ -387,6 +388,8 @@ fn the_agent_gets_its_flags() {
         "/c",
         "--bridge",
         "br9",
+        "--hook",
+        "clsact",
         "--log",
         "debug",
     ])
@@ -403,6 +406,7 @@ fn the_agent_gets_its_flags() {
             bpffs: "/b".into(),
             cni_cache: "/c".into(),
             bridge: "br9".to_owned(),
+            hook: Choice::Only(vethwall_datapath::Hook::Clsact),
             log_level: "debug".to_owned(),
             log_color: true,
         }
@@ -416,6 +420,8 @@ fn the_agent_gets_its_flags() {
     assert_eq!(config.bpffs, Path::new("/sys/fs/bpf"));
     assert_eq!(config.cni_cache, Path::new("/var/lib/cni/results"));
     assert_eq!(config.bridge, "cni0");
+    assert_eq!(config.hook, Choice::Best);
+    assert!(Cli::try_parse_from(["vethwall", "agent", "--manifests", "/m", "--hook", "xdp"]).is_err());
     assert!(!config.node.is_empty());
 }
 

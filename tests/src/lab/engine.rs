@@ -42,6 +42,8 @@ impl Lab {
                 manifests,
                 "--node".into(),
                 node.name.clone(),
+                "--hook".into(),
+                self.state.hook.clone(),
             ];
             let log = self.directory.join(format!("log/agent-{}.log", node.name));
             let start = Start {
