@@ -17,6 +17,7 @@ pub mod control;
 pub mod existing;
 pub mod flannel;
 mod health;
+mod surroundings;
 pub mod thread;
 
 use std::{collections::BTreeMap, net::IpAddr};

@@ -19,14 +19,16 @@ use vethwall_common::{config::Config, maps::EVENTS_LOST};
 use vethwall_datapath::{Choice, Clock, Error, Hook, Kernel, Maps, Pins, attach, grace, veth};
 use vethwall_policy::model::Endpoint;
 
-use super::{Input, Interface, control::Control, existing, flannel};
+use super::{
+    Input, Interface,
+    control::Control,
+    existing, flannel,
+    surroundings::{BRIDGE, Surroundings},
+};
 use crate::{
     api::{explain, status},
     flows::{Flows, Names},
 };
-
-/// Egress beyond the pods waits for its second stage.
-const BRIDGE: u32 = Config::BRIDGE_V4 | Config::BRIDGE_V6;
 
 /// How often the kernel is compared with what is known, when nothing else happens.
 const TICK: Duration = Duration::from_secs(1);
@@ -45,6 +47,8 @@ pub struct Places {
     pub cni_cache: PathBuf,
     /// Name of the pods' bridge.
     pub bridge: String,
+    /// How programs are attached.
+    pub hook: Choice,
 }
 
 /// An interface and what was done with it.
@@ -68,7 +72,7 @@ struct Waiting {
 pub struct Node {
     pub(super) places: Places,
     pub(super) control: Control<Kernel>,
-    pins: Pins,
+    pub(super) pins: Pins,
     names: Arc<RwLock<Names>>,
     flows: Arc<Flows>,
     pub(super) events_read: Arc<AtomicU64>,
@@ -79,6 +83,7 @@ pub struct Node {
     waiting: Vec<Waiting>,
     pub(super) bridge: Option<(u32, Hook)>,
     pub(super) bridge_error: Option<String>,
+    pub(super) surroundings: Surroundings,
     /// What could not be read, by what it is.
     pub(super) unreadable: BTreeMap<&'static str, String>,
     pub(super) ready: bool,
@@ -113,6 +118,7 @@ impl Node {
             waiting: Vec::new(),
             bridge: None,
             bridge_error: None,
+            surroundings: Surroundings::default(),
             unreadable: BTreeMap::new(),
             ready: false,
         })
@@ -282,7 +288,7 @@ impl Node {
                 continue;
             }
             let name = &known.interface.host_ifname;
-            match attach::attach_endpoint(&self.pins, *ifindex, name, Choice::Best) {
+            match attach::attach_endpoint(&self.pins, *ifindex, name, self.places.hook) {
                 Ok(hook) => {
                     known.hook = Some(hook);
                     known.error = None;
@@ -334,10 +340,12 @@ impl Node {
         self.note("node addresses", addresses, |node, addresses| {
             node.control.set_network(addresses, networks);
         });
-        self.look_at_bridge();
         let veth = |name: &str| veth::host_veth(name).map_err(|e| e.chain());
         let found = existing::scan(&self.places.cni_cache, veth).map_err(|e| e.to_string());
         self.note("CNI result cache", found, Self::compare);
+        // With the pods known: a port of the bridge that is a pod's is about to carry our programs.
+        self.look_around();
+        self.look_at_bridge();
     }
 
     /// Remembers what could not be read, and says it once.
@@ -385,39 +393,6 @@ impl Node {
         for ifindex in gone {
             info!(ifindex, "the pod's interface is gone");
             self.forget(ifindex);
-        }
-    }
-
-    /// Egress to a Service is judged behind the bridge; while the bridge has no program, nothing is deferred to it.
-    fn look_at_bridge(&mut self) {
-        let name = self.places.bridge.clone();
-        let result = match veth::ifindex(&name) {
-            Ok(Some(ifindex)) if self.bridge.is_some_and(|(known, _)| known == ifindex) => return,
-            Ok(Some(ifindex)) => attach::attach_bridge(&self.pins, ifindex, &name, Choice::Best)
-                .map(|hook| Some((ifindex, hook))),
-            Ok(None) => Ok(None),
-            Err(error) => Err(error),
-        };
-        self.bridge_error = result.as_ref().err().map(Error::chain);
-        let bridge = result.unwrap_or_default();
-        let flag = |config: &mut Config, on| {
-            config.flags &= !BRIDGE;
-            if on {
-                config.flags |= BRIDGE;
-            }
-        };
-        let written = self.control.maps().config().and_then(|mut config| {
-            flag(&mut config, bridge.is_some());
-            self.control.maps_mut().set_config(&config)
-        });
-        match written {
-            Ok(()) => {
-                if bridge != self.bridge {
-                    info!(bridge = %name, attached = bridge.is_some(), "second stage of egress");
-                }
-                self.bridge = bridge;
-            }
-            Err(error) => self.bridge_error = Some(error.chain()),
         }
     }
 
