@@ -16,7 +16,7 @@ use super::{
 };
 
 /// How long a node may take to enforce what it was told.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Lab {
     /// Starts the agents that do not run, and waits until they are ready.

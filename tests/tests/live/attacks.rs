@@ -372,8 +372,8 @@ fn flood(lab: &Lab) -> Result<()> {
         port: [0, 0],
     };
     let evil = lab.tap("x/evil", "eth0")?;
-    let deadline = Instant::now() + Duration::from_secs(20);
-    for port in 80..84 {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for port in 80..83 {
         for source in (1024..u16::MAX).step_by(2) {
             evil.send(&frames::datagram(&cast, 998, bystander, source, port))?;
             if source % 8192 == 0 {
