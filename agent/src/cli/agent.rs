@@ -13,7 +13,8 @@ use crate::run::AgentConfig;
 The directory holds ordinary Kubernetes manifests (YAML or JSON): Namespaces, Pods with their
 status, Nodes and NetworkPolicies. It is watched; a file that can not be read leaves the last good
 version of its objects in force. When the agent stops, enforcement goes on: the programs and maps
-stay in the kernel.
+stay in the kernel. The best hook is tcx where the kernel has it (6.6); tell the plugin the same by
+the key "hook" of its configuration.
 
 Examples:
   vethwall agent --manifests /etc/vethwall/manifests
@@ -34,8 +35,7 @@ pub(crate) struct AgentArgs {
     /// The bridge that flannel attaches pods to.
     #[arg(long, value_name = "NAME", default_value = "cni0")]
     bridge: String,
-    /// How programs are attached: tcx, clsact, or best, which is tcx where the kernel has it. The plugin's configuration
-    /// has the key `hook` for the same.
+    /// How programs are attached: tcx, clsact or best.
     #[arg(long, value_name = "HOOK", default_value = "best")]
     hook: Choice,
     /// What to log on stderr: error, warn, info, debug or trace.
