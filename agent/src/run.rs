@@ -28,7 +28,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 use vethwall_cni::proto;
-use vethwall_datapath::Events;
+use vethwall_datapath::{Choice, Events};
 
 use crate::{
     api::{self, status::Settings},
@@ -58,6 +58,8 @@ pub struct AgentConfig {
     pub bridge: String,
     /// What to do where upstream leaves it open.
     pub settings: Settings,
+    /// How programs are attached.
+    pub hook: Choice,
     /// What is logged: a level, or directives of `tracing_subscriber::EnvFilter`.
     pub log_level: String,
     /// Whether the log on stderr has colours.
@@ -96,6 +98,7 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
         bpffs: config.bpffs,
         cni_cache: config.cni_cache,
         bridge: config.bridge,
+        hook: config.hook,
     };
     let unasked = Arc::new(AtomicU64::new(0));
     let watched = Watched {

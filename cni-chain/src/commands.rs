@@ -9,7 +9,7 @@ use std::{
 
 use vethwall_common::endpoint::EndpointRecord;
 use vethwall_datapath::{
-    Choice, Endpoints, Error as DatapathError, Pins, attach,
+    Endpoints, Error as DatapathError, Pins, attach,
     veth::{self, HostVeth},
 };
 
@@ -142,7 +142,7 @@ fn attach_pending(config: &Config<'_>, veth: &HostVeth, deadline: Instant) -> Re
     let pins = Pins::new(&config.bpffs);
     loop {
         match forget_predecessor(&pins, veth)
-            .and_then(|()| attach::attach_endpoint(&pins, veth.ifindex, &veth.name, Choice::Best))
+            .and_then(|()| attach::attach_endpoint(&pins, veth.ifindex, &veth.name, config.hook))
         {
             Ok(_) => return Ok(()),
             // A node that boots: the agent loads the programs.

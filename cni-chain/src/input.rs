@@ -1,10 +1,11 @@
 //! What the runtime hands over: environment variables and the configuration on standard input.
 
-use std::path::PathBuf;
+use std::{borrow::Cow, path::PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use vethwall_common::maps::BPFFS;
+use vethwall_datapath::Choice;
 
 use crate::{code, error::CniError, proto::RUN_DIR};
 
@@ -100,6 +101,9 @@ pub struct Config<'a> {
     /// Where the programs are pinned.
     #[serde(default = "bpffs")]
     pub bpffs: PathBuf,
+    /// How programs are attached: `best`, `tcx` or `clsact`. The agent is told the same by `--hook`.
+    #[serde(default, deserialize_with = "hook")]
+    pub hook: Choice,
     /// The previous plugin's result, byte for byte.
     #[serde(rename = "prevResult", borrow, default)]
     pub prev_result: Option<&'a RawValue>,
@@ -108,6 +112,12 @@ pub struct Config<'a> {
 /// What an absent version means (CNI specification, section "Network configuration format").
 fn oldest() -> String {
     "0.1.0".to_owned()
+}
+
+fn hook<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Choice, D::Error> {
+    let text = Cow::<'de, str>::deserialize(deserializer)?;
+    text.parse()
+        .map_err(|error: vethwall_datapath::Error| serde::de::Error::custom(error))
 }
 
 fn run_dir() -> PathBuf {
@@ -124,6 +134,7 @@ impl Default for Config<'_> {
             cni_version: oldest(),
             run_dir: run_dir(),
             bpffs: bpffs(),
+            hook: Choice::Best,
             prev_result: None,
         }
     }
@@ -192,6 +203,17 @@ mod tests {
                 "{broken}"
             );
         }
+    }
+
+    #[test]
+    fn hooks() {
+        let hook = |text: &str| Config::parse(text.as_bytes()).map(|config| config.hook);
+        assert_eq!(hook("{}").unwrap(), Choice::Best);
+        assert_eq!(
+            hook("{\"hook\":\"clsact\"}").unwrap(),
+            Choice::Only(vethwall_datapath::Hook::Clsact)
+        );
+        assert_eq!(hook("{\"hook\":\"xdp\"}").unwrap_err().code, code::DECODE);
     }
 
     #[test]

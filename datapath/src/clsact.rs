@@ -60,7 +60,7 @@ pub(crate) fn attach(pins: &Pins, point: Point, ifindex: u32, ifname: &str) -> R
 /// all of them on what comes in: nothing would judge what goes out, and each direction's filter would replace the
 /// other's.
 fn check(ifindex: u32, object: impl Fn() -> String) -> Result<(), Error> {
-    let kind = netlink::Socket::open()
+    let kind = netlink::Socket::route()
         .and_then(|socket| socket.ingress_qdisc(ifindex))
         .map_err(|e| Error::net("inspect the queueing disciplines of", object(), e))?;
     match kind.as_deref() {

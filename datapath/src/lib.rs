@@ -13,6 +13,7 @@
 //! - What the kernel holds can be read back in full ([`Maps::entries`]), so nothing need be remembered elsewhere.
 
 pub mod attach;
+mod choice;
 pub mod clock;
 mod clsact;
 pub mod conntrack;
@@ -28,6 +29,7 @@ pub mod object;
 mod pins;
 mod point;
 mod spec;
+pub mod surroundings;
 mod sys;
 mod table;
 pub mod veth;

@@ -40,6 +40,8 @@ pub(crate) struct Link {
     /// IFLA_LINK_NETNSID: the number, in this namespace, of the namespace where the other end is.
     pub(crate) peer_netns: Option<i32>,
     pub(crate) mac: Option<[u8; 6]>,
+    /// IFLA_MASTER: the bridge that it is a port of.
+    pub(crate) master: Option<u32>,
 }
 
 /// A socket bound to the network namespace in which it was opened.
@@ -240,7 +242,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
 }
 
-fn parse_link(payload: &[u8]) -> Option<Link> {
+pub(crate) fn parse_link(payload: &[u8]) -> Option<Link> {
     let mut link = Link {
         ifindex: u32::from_ne_bytes(payload.get(4..8)?.try_into().ok()?),
         ..Link::default()
@@ -252,6 +254,7 @@ fn parse_link(payload: &[u8]) -> Option<Link> {
             libc::IFLA_ADDRESS => link.mac = value.try_into().ok(),
             libc::IFLA_LINK => link.peer = value.try_into().ok().map(u32::from_ne_bytes),
             libc::IFLA_LINK_NETNSID => link.peer_netns = value.try_into().ok().map(i32::from_ne_bytes),
+            libc::IFLA_MASTER => link.master = value.try_into().ok().map(u32::from_ne_bytes),
             libc::IFLA_LINKINFO => link.kind = attribute(value, libc::IFLA_INFO_KIND).map(text),
             _ => {}
         }

@@ -24,6 +24,7 @@ const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
@@ -110,6 +111,22 @@ struct TestRunAttr {
     output: u64,
     repeat: u32,
     duration: u32,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct QueryAttr {
+    ifindex: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    programs: u64,
+    count: u32,
+    padding: u32,
+    program_flags: u64,
+    links: u64,
+    link_flags: u64,
+    revision: u64,
 }
 
 /// What the kernel knows of a link; the head of `struct bpf_link_info`.
@@ -286,6 +303,32 @@ pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
 /// The id of a program.
 pub(crate) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
     info::<ProgramInfo>(program).map(|info| info.id)
+}
+
+/// The ids of the programs on an interface's tcx hook, in the order in which they see packets. None on a kernel without.
+pub(crate) fn tcx_programs(ifindex: u32, attach_type: u32) -> io::Result<Vec<u32>> {
+    // As many as the kernel allows on one hook (`BPF_MPROG_MAX`).
+    let mut programs = [0_u32; 64];
+    let mut attr = QueryAttr {
+        ifindex,
+        attach_type,
+        query_flags: 0,
+        attach_flags: 0,
+        programs: programs.as_mut_ptr().expose_provenance() as u64,
+        count: 64,
+        padding: 0,
+        program_flags: 0,
+        links: 0,
+        link_flags: 0,
+        revision: 0,
+    };
+    // SAFETY: `programs` has room for `count` numbers and outlives the call; the other addresses are null, which means
+    // that they are not asked for.
+    match unsafe { bpf(BPF_PROG_QUERY, &mut attr) } {
+        Ok(_) => Ok(programs.into_iter().take(attr.count as usize).collect()),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// All entries of a hash or array map, in a few system calls.

@@ -63,7 +63,8 @@ pub enum AgentState {
     Starting,
     /// The kernel holds what the manifests ask for.
     Enforcing,
-    /// Something could not be written to the kernel; it is tried again, and what is in the kernel stays in force.
+    /// Something could not be written to the kernel; it is tried again, and what is in the kernel stays in force. Or
+    /// egress beyond the pods can not be judged and is dropped where a policy isolates.
     Degraded,
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, builder::PossibleValue};
+use vethwall_datapath::Choice;
 
 use super::{Exit, Failure, Global, text::escape};
 use crate::{
@@ -15,7 +16,8 @@ use crate::{
 The directory holds ordinary Kubernetes manifests (YAML or JSON): Namespaces, Pods with their
 status, Nodes and NetworkPolicies. It is watched; a file that can not be read leaves the last good
 version of its objects in force. When the agent stops, enforcement goes on: the programs and maps
-stay in the kernel.
+stay in the kernel. The best hook is tcx where the kernel has it (6.6); tell the plugin the same by
+the key \"hook\" of its configuration.
 
 Connections that run while policy changes, or that are older than vethwall, are judged again at
 their next packet; with --existing-connections keep they go on until they end by themselves. What
@@ -58,6 +60,9 @@ pub(crate) struct AgentArgs {
         default_value_t
     )]
     own_node_egress: OwnNodeEgress,
+    /// How programs are attached: tcx, clsact or best.
+    #[arg(long, value_name = "HOOK", default_value = "best")]
+    hook: Choice,
     /// Log on stderr: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: String,
@@ -100,6 +105,7 @@ impl AgentArgs {
                 existing_connections: self.existing_connections,
                 own_node_egress: self.own_node_egress,
             },
+            hook: self.hook,
             log_level: self.log,
             log_color,
         })

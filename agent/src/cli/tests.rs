@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::CommandFactory as _;
+use vethwall_datapath::Choice;
 
 use super::*;
 use crate::api::{
@@ -391,6 +392,8 @@ fn the_agent_gets_its_flags() {
         "keep",
         "--own-node-egress",
         "allow",
+        "--hook",
+        "clsact",
         "--log",
         "debug",
     ])
@@ -411,6 +414,7 @@ fn the_agent_gets_its_flags() {
                 existing_connections: ExistingConnections::Keep,
                 own_node_egress: OwnNodeEgress::Allow,
             },
+            hook: Choice::Only(vethwall_datapath::Hook::Clsact),
             log_level: "debug".to_owned(),
             log_color: true,
         }
@@ -425,6 +429,8 @@ fn the_agent_gets_its_flags() {
     assert_eq!(config.cni_cache, Path::new("/var/lib/cni/results"));
     assert_eq!(config.bridge, "cni0");
     assert_eq!(config.settings, Settings::default());
+    assert_eq!(config.hook, Choice::Best);
+    assert!(Cli::try_parse_from(["vethwall", "agent", "--manifests", "/m", "--hook", "xdp"]).is_err());
     assert!(!config.node.is_empty());
 }
 

@@ -1,6 +1,6 @@
 //! The node's state as people and programs ask for it.
 
-use std::{collections::BTreeMap, fs, sync::atomic::Ordering};
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use vethwall_common::{
     Direction, maps,
@@ -17,8 +17,6 @@ use crate::api::{
     },
 };
 
-const BRIDGE_NF: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
-
 impl From<Hook> for crate::api::status::Hook {
     fn from(hook: Hook) -> Self {
         match hook {
@@ -32,7 +30,6 @@ impl Node {
     pub(super) fn status(&self) -> Status {
         let counters = self.control.maps().counters();
         let objects = self.control.objects();
-        let bridge_nf = fs::read_to_string(BRIDGE_NF).ok().map(|text| text.trim() == "1");
         let hooks = self
             .interfaces
             .values()
@@ -40,7 +37,9 @@ impl Node {
             .chain(self.bridge.map(|(_, hook)| hook));
         // The weaker one, where there are both.
         let hook = hooks.max();
-        let mut problems = self.problems(bridge_nf);
+        let mut problems = self.no_second_stage();
+        let judged = problems.is_empty();
+        problems.extend(self.problems());
         if let Err(error) = &counters {
             problems.push(problem(
                 "KRN004",
@@ -52,7 +51,10 @@ impl Node {
         Status {
             node: self.places.node.clone(),
             ready: self.ready,
-            state: match (self.control.synced(), self.control.failures().is_empty()) {
+            state: match (
+                self.control.synced(),
+                self.control.failures().is_empty() && judged,
+            ) {
                 (false, _) => AgentState::Starting,
                 (true, true) => AgentState::Enforcing,
                 (true, false) => AgentState::Degraded,
@@ -62,7 +64,7 @@ impl Node {
                 name: self.places.bridge.clone(),
                 attached: self.bridge.is_some(),
             },
-            bridge_nf_call_iptables: bridge_nf,
+            bridge_nf_call_iptables: self.surroundings.bridge_nf[0],
             revision: self.control.revision(),
             manifests: Manifests {
                 directory: objects.directory.clone(),
@@ -201,33 +203,8 @@ impl Node {
         ]
     }
 
-    fn problems(&self, bridge_nf: Option<bool>) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        if bridge_nf == Some(false) {
-            problems.push(problem(
-                "KRN001",
-                "net.bridge.bridge-nf-call-iptables is 0: Services to pods of this node do not work, and their egress can not be judged".to_owned(),
-                Some("sysctl -w net.bridge.bridge-nf-call-iptables=1"),
-            ));
-        }
-        if bridge_nf.is_none() {
-            problems.push(problem(
-                "KRN002",
-                "br_netfilter is not loaded: kube-proxy can not translate Services for bridged pods"
-                    .to_owned(),
-                Some("modprobe br_netfilter"),
-            ));
-        }
-        if let Some(error) = &self.bridge_error {
-            problems.push(problem(
-                "KRN003",
-                format!(
-                    "{} carries no program, so egress to Services is judged on their own addresses: {error}",
-                    self.places.bridge
-                ),
-                None,
-            ));
-        }
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems = self.surrounding_problems();
         if let Some(error) = self.connections.error() {
             problems.push(problem(
                 "KRN010",
@@ -275,7 +252,7 @@ impl Node {
     }
 }
 
-fn problem(code: &str, message: String, hint: Option<&str>) -> Problem {
+pub(super) fn problem(code: &str, message: String, hint: Option<&str>) -> Problem {
     Problem {
         code: code.to_owned(),
         message,

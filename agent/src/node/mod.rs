@@ -13,13 +13,13 @@
 //! - A pod that runs gets its records before its programs, so nothing it may do is cut; a new pod gets its programs
 //!   (from the plugin) before its records, so nothing it may not do passes.
 
-mod bridge;
 pub mod connections;
 pub mod control;
 pub mod existing;
 pub mod flannel;
 mod health;
 mod settings;
+mod surroundings;
 pub mod thread;
 
 use std::{collections::BTreeMap, net::IpAddr};

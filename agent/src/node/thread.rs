@@ -19,7 +19,10 @@ use vethwall_common::maps::EVENTS_LOST;
 use vethwall_datapath::{Choice, Clock, Error, Hook, Kernel, Maps, Pins, attach, grace, veth};
 use vethwall_policy::model::Endpoint;
 
-use super::{Input, Interface, connections::Connections, control::Control, existing, flannel, settings};
+use super::{
+    Input, Interface, connections::Connections, control::Control, existing, flannel, settings,
+    surroundings::Surroundings,
+};
 use crate::{
     api::{explain, status},
     flows::{Flows, Names},
@@ -42,6 +45,8 @@ pub struct Places {
     pub cni_cache: PathBuf,
     /// Name of the pods' bridge.
     pub bridge: String,
+    /// How programs are attached.
+    pub hook: Choice,
 }
 
 /// An interface and what was done with it.
@@ -90,6 +95,7 @@ pub struct Node {
     waiting: Vec<Waiting>,
     pub(super) bridge: Option<(u32, Hook)>,
     pub(super) bridge_error: Option<String>,
+    pub(super) surroundings: Surroundings,
     /// What could not be read, by what it is.
     pub(super) unreadable: BTreeMap<&'static str, String>,
     pub(super) ready: bool,
@@ -123,6 +129,7 @@ impl Node {
             waiting: Vec::new(),
             bridge: None,
             bridge_error: None,
+            surroundings: Surroundings::default(),
             unreadable: BTreeMap::new(),
             ready: false,
         })
@@ -310,7 +317,7 @@ impl Node {
                 continue;
             }
             let name = &known.interface.host_ifname;
-            match attach::attach_endpoint(&self.pins, *ifindex, name, Choice::Best) {
+            match attach::attach_endpoint(&self.pins, *ifindex, name, self.places.hook) {
                 Ok(hook) => {
                     known.hook = Some(hook);
                     known.error = None;
@@ -364,10 +371,12 @@ impl Node {
         self.note("node addresses", addresses, |node, addresses| {
             node.control.set_network(addresses, networks);
         });
-        self.look_at_bridge();
         let veth = |name: &str| veth::host_veth(name).map_err(|e| e.chain());
         let found = existing::scan(&self.places.cni_cache, veth).map_err(|e| e.to_string());
         self.note("CNI result cache", found, Self::compare);
+        // With the pods known: a port of the bridge that is a pod's is about to carry our programs.
+        self.look_around();
+        self.look_at_bridge();
     }
 
     /// Remembers what could not be read, and says it once.

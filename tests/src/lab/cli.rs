@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vethwall::manifests::Problem;
+use vethwall_datapath::Choice;
 
 use super::{
     dns,
@@ -83,6 +84,9 @@ enum Verb {
         /// Who enforces policies.
         #[arg(long, default_value = "vethwall")]
         engine: Engine,
+        /// How vethwall attaches its programs: tcx, clsact or best.
+        #[arg(long, default_value = "best")]
+        hook: Choice,
     },
     /// Take a lab down; the machine is as it was.
     Down {
@@ -113,7 +117,7 @@ enum Verb {
     Probe {
         #[command(flatten)]
         name: Name,
-        /// File of JSON lines {"from","to","port","protocol","family"}; - is standard input.
+        /// File of JSON lines {"from","to","port","protocol","family","bytes"}; - is standard input.
         #[arg(long, value_name = "FILE")]
         probes: PathBuf,
         /// How to print.
@@ -210,6 +214,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             backend,
             families,
             engine,
+            hook,
         } => {
             let name = name.fresh();
             let options = Options {
@@ -219,6 +224,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
                 backend,
                 families,
                 engine,
+                hook,
             };
             let (lab, applied) = Lab::up(&options, &mut say)?;
             let pods = lab.state.pods.values().filter(|pod| pod.running()).count();

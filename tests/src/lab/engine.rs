@@ -16,7 +16,7 @@ use super::{
 };
 
 /// How long a node may take to enforce what it was told, in seconds; for emulated machines there is the variable.
-const PATIENCE: u64 = 20;
+const PATIENCE: u64 = 60;
 /// Names the variable with another number of seconds.
 pub(crate) const PATIENCE_VARIABLE: &str = "VETHWALL_LAB_PATIENCE";
 
@@ -49,6 +49,8 @@ impl Lab {
                 manifests,
                 "--node".into(),
                 node.name.clone(),
+                "--hook".into(),
+                self.state.hook.clone(),
             ];
             let log = self.directory.join(format!("log/agent-{}.log", node.name));
             let start = Start {

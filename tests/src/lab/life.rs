@@ -17,6 +17,7 @@ use nix::{
     unistd::Pid,
 };
 use vethwall::manifests::Problem;
+use vethwall_datapath::Choice;
 
 use super::{
     build, cluster, dns,
@@ -41,6 +42,8 @@ pub struct Options {
     pub families: Families,
     /// Who enforces policies.
     pub engine: Engine,
+    /// How vethwall attaches its programs.
+    pub hook: Choice,
 }
 
 impl Options {
@@ -53,6 +56,7 @@ impl Options {
             backend: Backend::Vxlan,
             families: Families::V4,
             engine: Engine::Vethwall,
+            hook: Choice::Best,
         }
     }
 }
@@ -160,6 +164,7 @@ impl Lab {
                 backend: options.backend,
                 families: options.families,
                 engine: options.engine,
+                hook: options.hook.to_string(),
                 ..State::default()
             };
             lab.state.save()?;

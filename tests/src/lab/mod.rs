@@ -28,6 +28,7 @@ mod life;
 mod probe;
 mod prober;
 mod proxy;
+mod raw;
 mod server;
 mod state;
 mod supervisor;
@@ -39,5 +40,6 @@ pub use self::{
     enter::Place,
     life::{Applied, Lab, Options},
     probe::{Outcome, Probe},
+    raw::Tap,
     state::{Backend, Engine, Families, Node, Pod, Port, Service, ServicePort, State},
 };

@@ -12,6 +12,9 @@ use super::{
     state::{Pod, State},
 };
 
+/// The largest datagram that the lab's servers read whole.
+const LARGEST: usize = 4096;
+
 /// One line.
 #[derive(Clone, Debug)]
 pub struct Probe {
@@ -25,6 +28,8 @@ pub struct Probe {
     pub protocol: String,
     /// 4 or 6; none: that of the cluster.
     pub family: Option<u8>,
+    /// How many bytes a UDP datagram has at least; the answer of the lab's servers has as many.
+    pub bytes: usize,
     /// The line as it was written.
     pub line: Map<String, Value>,
 }
@@ -38,6 +43,7 @@ impl Probe {
             port,
             protocol: protocol.to_owned(),
             family: None,
+            bytes: 0,
             line: Map::new(),
         }
     }
@@ -75,12 +81,21 @@ impl Probe {
                 _ => bail!("\"family\" must be 4 or 6, not {value}"),
             },
         };
+        let bytes = match line.get("bytes") {
+            None | Some(Value::Null) => 0,
+            Some(value) => value
+                .as_u64()
+                .and_then(|bytes| usize::try_from(bytes).ok())
+                .filter(|bytes| *bytes <= LARGEST)
+                .with_context(|| format!("\"bytes\" must be a number up to {LARGEST}, not {value}"))?,
+        };
         Ok(Self {
             from: string("from")?,
             to: string("to")?,
             port,
             protocol,
             family,
+            bytes,
             line,
         })
     }
@@ -207,6 +222,7 @@ pub(super) fn plan(state: &State, probes: &[Probe]) -> Result<BTreeMap<Source, V
             address,
             port: probe.port,
             protocol: probe.protocol.clone(),
+            bytes: probe.bytes,
         });
     }
     Ok(plan)

@@ -29,6 +29,8 @@ pub(super) struct Shot {
     pub port: u16,
     /// TCP, UDP, SCTP or ICMP.
     pub protocol: String,
+    /// How many bytes a UDP datagram has at least.
+    pub bytes: usize,
 }
 
 /// What came of it.
@@ -74,7 +76,7 @@ pub(super) fn run() -> Result<()> {
 fn fire(shot: &Shot) -> Hit {
     let to = SocketAddr::new(shot.address, shot.port);
     let outcome = match shot.protocol.as_str() {
-        "UDP" => udp(to),
+        "UDP" => udp(to, shot.bytes),
         "SCTP" => stream(to, Protocol::SCTP),
         "ICMP" => echo(shot.address),
         _ => stream(to, Protocol::TCP),
@@ -151,20 +153,25 @@ fn unacknowledged(socket: &Socket) -> Option<i32> {
     ioctl::unacknowledged(socket.as_raw_fd())
 }
 
-fn udp(to: SocketAddr) -> std::io::Result<String> {
+fn udp(to: SocketAddr, bytes: usize) -> std::io::Result<String> {
     let local = if to.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
     let socket = UdpSocket::bind(local)?;
     socket.connect(to)?;
     socket.set_read_timeout(Some(PATIENCE / 3))?;
     let mut last = ErrorKind::TimedOut.into();
+    let mut query = query();
+    query.resize(query.len().max(bytes), 0);
     for _ in 0..3 {
-        match socket.send(&query()).and_then(|_| {
+        match socket.send(&query).and_then(|_| {
             let mut buffer = [0; 512];
             let length = socket.recv(&mut buffer)?;
             Ok(text(buffer.get(..length).unwrap_or_default()))
         }) {
             Ok(answer) => return Ok(answer),
-            Err(error) if timed_out(&error) => last = error,
+            // Also where a router said how small packets must be: the next are.
+            Err(error) if timed_out(&error) || error.raw_os_error() == Some(nix::libc::EMSGSIZE) => {
+                last = error
+            }
             Err(error) => return Err(error),
         }
     }

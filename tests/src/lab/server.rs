@@ -111,7 +111,12 @@ fn one(port: &Port, address: SocketAddr, names: &Option<Names>, answer: &[u8]) -
                 };
                 let reply = match &names {
                     Some(names) => dns::answer(buffer.get(..length).unwrap_or_default(), names),
-                    None => Some(answer.clone()),
+                    // As long as the question: where one needs fragments, so does the other.
+                    None => {
+                        let mut reply = answer.clone();
+                        reply.resize(reply.len().max(length), 0);
+                        Some(reply)
+                    }
                 };
                 if let Some(reply) = reply {
                     // The client asks again.

@@ -85,6 +85,8 @@ pub struct State {
     pub families: Families,
     /// Who enforces policies.
     pub engine: Engine,
+    /// How vethwall attaches its programs: `best`, `tcx` or `clsact`.
+    pub hook: String,
     /// The nodes, by number.
     pub nodes: Vec<Node>,
     /// pid of the outside host's holder, inside the lab.

@@ -200,7 +200,7 @@ impl Lab {
 
     /// Writes flannel's conflist on a node, with vethwall at its end or without.
     pub(super) fn write_conflist(&self, node: &super::state::Node, chained: bool) -> Result<()> {
-        let entry = json!({"type": "vethwall-cni"});
+        let entry = json!({"type": "vethwall-cni", "hook": self.state.hook});
         let text = super::flannel::conflist(if chained {
             std::slice::from_ref(&entry)
         } else {

@@ -1,0 +1,210 @@
+//! What else is on the interfaces: whether our programs are still there, and who stands before them.
+//!
+//! Anybody with the right to may take a program off, or put one before it that lets packets go unseen; and a bridge takes
+//! ports that we were never told of. The kernel says so only to who asks.
+
+use std::{io, os::fd::AsFd};
+
+use nix::libc;
+
+use crate::{
+    Error, Hook, Pins,
+    netlink::{self, Link, Socket},
+    point::Point,
+    sys,
+};
+
+/// Our filter, as `clsact` makes it: `ETH_P_ALL`, first in line, handle 1.
+const PRIORITY: u32 = 1;
+const HANDLE: u32 = 1;
+/// `TC_H_CLSACT` with `TC_H_MIN_INGRESS` and `TC_H_MIN_EGRESS`.
+const PARENT_INGRESS: u32 = 0xffff_fff2;
+const PARENT_EGRESS: u32 = 0xffff_fff3;
+/// `TCA_OPTIONS`, and `TCA_BPF_ID` in it.
+const OPTIONS: u16 = 2;
+const BPF_ID: u16 = 11;
+
+/// An interface of this network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its number.
+    pub ifindex: u32,
+    /// Its name.
+    pub name: String,
+    /// The bridge that it is a port of.
+    pub master: Option<u32>,
+}
+
+/// What became of an attached program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It is the first that sees a packet.
+    First,
+    /// Before it stand these programs; a packet that one of them lets pass for good is never seen.
+    Behind(Vec<u32>),
+    /// It is gone.
+    Missing,
+}
+
+/// All interfaces.
+pub fn interfaces() -> Result<Vec<Interface>, Error> {
+    let failed = |e| Error::net("list", "the interfaces", e);
+    let links = Socket::route()
+        .and_then(|socket| socket.links())
+        .map_err(failed)?;
+    Ok(links
+        .into_iter()
+        .map(
+            |Link {
+                 ifindex,
+                 name,
+                 master,
+                 ..
+             }| Interface {
+                ifindex,
+                name,
+                master,
+            },
+        )
+        .collect())
+}
+
+/// Whether both programs of a pod's interface are there.
+pub fn endpoint(pins: &Pins, ifindex: u32, hook: Hook) -> Result<Presence, Error> {
+    let mut before = Vec::new();
+    for point in [Point::PodEgress, Point::PodIngress] {
+        match presence(pins, ifindex, point, hook)? {
+            Presence::First => {}
+            Presence::Behind(programs) => before.extend(programs),
+            Presence::Missing => return Ok(Presence::Missing),
+        }
+    }
+    Ok(if before.is_empty() {
+        Presence::First
+    } else {
+        Presence::Behind(before)
+    })
+}
+
+/// Whether the bridge's program is there.
+pub fn bridge(pins: &Pins, ifindex: u32, hook: Hook) -> Result<Presence, Error> {
+    presence(pins, ifindex, Point::Bridge, hook)
+}
+
+/// Whether what goes out of an interface is judged, whoever attached the program and how.
+pub fn is_judged(pins: &Pins, ifindex: u32) -> Result<bool, Error> {
+    for hook in [Hook::Tcx, Hook::Clsact] {
+        if presence(pins, ifindex, Point::PodEgress, hook)? != Presence::Missing {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn presence(pins: &Pins, ifindex: u32, point: Point, hook: Hook) -> Result<Presence, Error> {
+    let failed = |e| Error::net("look at", format!("interface {ifindex}"), e);
+    let line = match sys::tcx_programs(ifindex, point.tcx()) {
+        Ok(line) => line,
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(Presence::Missing),
+        Err(error) => return Err(failed(error)),
+    };
+    let before = match hook {
+        Hook::Tcx => {
+            let Some(ours) = linked(pins, ifindex, point)? else {
+                return Ok(Presence::Missing);
+            };
+            let Some(place) = line.iter().position(|program| *program == ours) else {
+                return Ok(Presence::Missing);
+            };
+            line.into_iter().take(place).collect::<Vec<_>>()
+        }
+        Hook::Clsact => {
+            let socket = Socket::route().map_err(failed)?;
+            let Some(found) = socket.filter_program(ifindex, point).map_err(failed)? else {
+                return Ok(Presence::Missing);
+            };
+            let program = pins.open(&pins.program(point.program()))?;
+            if found != sys::program_id(program.as_fd()).map_err(failed)? {
+                return Ok(Presence::Missing);
+            }
+            // tcx programs run before the filters of clsact.
+            line
+        }
+    };
+    Ok(if before.is_empty() {
+        Presence::First
+    } else {
+        Presence::Behind(before)
+    })
+}
+
+/// The program of our pinned link, if the link is alive.
+fn linked(pins: &Pins, ifindex: u32, point: Point) -> Result<Option<u32>, Error> {
+    let path = pins.links().join(point.pin_name(ifindex));
+    let info = match sys::open(&path).and_then(|link| sys::link_info(link.as_fd())) {
+        Ok(info) => info,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::bpf("inspect", path.display(), error)),
+    };
+    let alive = info.ifindex == ifindex && info.attach_type == point.tcx();
+    Ok(alive.then_some(info.program_id))
+}
+
+impl Socket {
+    /// All interfaces.
+    fn links(&self) -> io::Result<Vec<Link>> {
+        let mut links = Vec::new();
+        // struct ifinfomsg
+        let body = [0_u8; 16];
+        self.ask(
+            libc::RTM_GETLINK,
+            libc::NLM_F_DUMP,
+            &body,
+            &[],
+            |kind, payload| {
+                if kind == libc::RTM_NEWLINK {
+                    links.extend(netlink::parse_link(payload));
+                }
+            },
+        )?;
+        Ok(links)
+    }
+
+    /// The program of our clsact filter, or None.
+    fn filter_program(&self, ifindex: u32, point: Point) -> io::Result<Option<u32>> {
+        let parent = if point.is_egress() {
+            PARENT_EGRESS
+        } else {
+            PARENT_INGRESS
+        };
+        let info = PRIORITY << 16 | u32::from((libc::ETH_P_ALL as u16).to_be());
+        // struct tcmsg: family and padding, interface, handle, parent, info
+        let mut body = vec![0_u8; 4];
+        for word in [ifindex, HANDLE, parent, info] {
+            body.extend(word.to_ne_bytes());
+        }
+        let mut found = None;
+        let outcome = self.ask(libc::RTM_GETTFILTER, 0, &body, &[], |kind, payload| {
+            if kind == libc::RTM_NEWTFILTER {
+                found = payload
+                    .get(20..)
+                    .and_then(|attributes| netlink::attribute(attributes, OPTIONS))
+                    .and_then(|options| netlink::attribute(options, BPF_ID))
+                    .and_then(|id| Some(u32::from_ne_bytes(id.try_into().ok()?)));
+            }
+        });
+        match outcome {
+            Ok(()) => Ok(found),
+            // No such filter, no clsact, no such interface.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::ENOENT | libc::EINVAL | libc::ENODEV)
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
