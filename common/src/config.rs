@@ -28,8 +28,9 @@ pub struct Config {
     pub sctp_established: u32,
     /// Life of a flow of any other protocol, in ticks.
     pub other: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// UDP port of the nodes' tunnel (flannel's vxlan), in the machine's byte order; 0 if there is none. What a pod sends there
+    /// would come out on another node as any pod's.
+    pub tunnel_port: u32,
 }
 
 impl Config {

@@ -296,6 +296,8 @@ reasons! {
     MidStream = 19, "mid_stream";
     /// Egress beyond the pods, while nothing can judge it after address translation.
     NoBridge = 20, "no_bridge";
+    /// To the nodes' tunnel: whatever is inside would be taken for another pod's.
+    Tunnel = 21, "tunnel";
 }
 
 /// Size of the space of reasons in [`crate::maps::COUNTERS`].

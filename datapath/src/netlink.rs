@@ -23,6 +23,8 @@ const NLMSG_DONE: u16 = libc::NLMSG_DONE as u16;
 /// `RTEXT_FILTER_SKIP_STATS`: answers without a page of counters.
 const SKIP_STATS: u32 = 1 << 3;
 /// `NETNSA_NSID`, `NETNSA_FD` of linux/net_namespace.h.
+/// `IFLA_VXLAN_PORT` (include/uapi/linux/if_link.h), in network byte order.
+const IFLA_VXLAN_PORT: u16 = 15;
 const NETNSA_NSID: u16 = 1;
 const NETNSA_FD: u16 = 3;
 /// `TC_H_CLSACT` of linux/pkt_sched.h; the same number as `TC_H_INGRESS`.
@@ -42,6 +44,8 @@ pub(crate) struct Link {
     pub(crate) mac: Option<[u8; 6]>,
     /// IFLA_MASTER: the bridge that it is a port of.
     pub(crate) master: Option<u32>,
+    /// IFLA_VXLAN_PORT, in the machine's byte order.
+    pub(crate) vxlan_port: Option<u16>,
 }
 
 /// A socket bound to the network namespace in which it was opened.
@@ -255,7 +259,14 @@ pub(crate) fn parse_link(payload: &[u8]) -> Option<Link> {
             libc::IFLA_LINK => link.peer = value.try_into().ok().map(u32::from_ne_bytes),
             libc::IFLA_LINK_NETNSID => link.peer_netns = value.try_into().ok().map(i32::from_ne_bytes),
             libc::IFLA_MASTER => link.master = value.try_into().ok().map(u32::from_ne_bytes),
-            libc::IFLA_LINKINFO => link.kind = attribute(value, libc::IFLA_INFO_KIND).map(text),
+            libc::IFLA_LINKINFO => {
+                link.kind = attribute(value, libc::IFLA_INFO_KIND).map(text);
+                let data = attribute(value, libc::IFLA_INFO_DATA).unwrap_or_default();
+                let port = attribute(data, IFLA_VXLAN_PORT).and_then(|port| port.try_into().ok());
+                link.vxlan_port = port
+                    .map(u16::from_be_bytes)
+                    .filter(|_| link.kind.as_deref() == Some("vxlan"));
+            }
             _ => {}
         }
     }

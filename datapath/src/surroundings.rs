@@ -33,6 +33,8 @@ pub struct Interface {
     pub name: String,
     /// The bridge that it is a port of.
     pub master: Option<u32>,
+    /// Of a VXLAN device: its UDP port, in the machine's byte order.
+    pub vxlan_port: Option<u16>,
 }
 
 /// What became of an attached program.
@@ -59,11 +61,13 @@ pub fn interfaces() -> Result<Vec<Interface>, Error> {
                  ifindex,
                  name,
                  master,
+                 vxlan_port,
                  ..
              }| Interface {
                 ifindex,
                 name,
                 master,
+                vxlan_port,
             },
         )
         .collect())

@@ -17,6 +17,7 @@ use vethwall_common::{
     Direction,
     config::Config,
     endpoint::tag,
+    protocol,
     verdict::{Action, Reason},
 };
 
@@ -74,6 +75,15 @@ pub(crate) fn from_pod(frame: Frame) -> i32 {
         }
         frame.set_tag(judged);
         return neighbour(case);
+    }
+    let packet = &case.packet;
+    if packet.protocol == protocol::UDP
+        && packet.is(marks::TRACKED)
+        && packet.destination_port as u32 == config.tunnel_port
+        && config.tunnel_port != 0
+        && !lookup::peer(&case.packet.destination, false).pod
+    {
+        return refuse(case, Reason::Tunnel);
     }
     if endpoint.owns(&case.packet.destination) {
         count::packet(Action::Pass, Direction::Egress, Reason::SelfTraffic);

@@ -214,6 +214,7 @@ fn why(flow: &Flow) -> String {
         Reason::Deferred => "judged after address translation",
         Reason::FlowTable => "the flow could not be stored",
         Reason::MidStream => "in the middle of a connection that nobody knows",
+        Reason::Tunnel => "to the nodes' tunnel, where it could pass for another pod's",
         Reason::NoBridge => "beyond the pods, and the bridge has no program to judge it",
         Reason::Revoked if policies.is_empty() => "policy no longer allows this connection",
         Reason::Revoked => {

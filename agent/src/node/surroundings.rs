@@ -116,7 +116,12 @@ impl Node {
                 return;
             }
         };
-        around.error = None;
+        let tunnel = interfaces.iter().find_map(|interface| interface.vxlan_port);
+        let told = self.control.maps().config().and_then(|mut config| {
+            config.tunnel_port = tunnel.unwrap_or_default().into();
+            self.control.maps_mut().set_config(&config)
+        });
+        around.error = told.err().map(|error| error.chain());
         around.ipvs = interfaces.iter().any(|interface| interface.name == IPVS);
         let bridge = interfaces
             .iter()

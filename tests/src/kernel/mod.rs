@@ -113,7 +113,7 @@ pub const CONFIG: Config = Config {
     udp_unreplied: 60,
     sctp_established: 210,
     other: 600,
-    reserved: 0,
+    tunnel_port: 8472,
 };
 
 /// The programs and their maps.

@@ -88,7 +88,7 @@ type Daemons = Arc<Mutex<BTreeMap<String, u32>>>;
 pub(super) fn ask(directory: &Path, request: &Request) -> Result<Answer> {
     let path = directory.join("control.sock");
     let mut stream = UnixStream::connect(&path).with_context(|| format!("connect to {}", path.display()))?;
-    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     stream.write_all(format!("{}\n", serde_json::to_string(request)?).as_bytes())?;
     let mut line = String::new();
     BufReader::new(stream)

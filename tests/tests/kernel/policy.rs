@@ -269,6 +269,24 @@ fn many_equal_events_are_one_with_a_count() {
     });
 }
 
+// Covers: SEMANTICS 53
+#[test]
+fn a_pod_does_not_reach_the_nodes_tunnel() {
+    sandbox::run(|| {
+        let mut s = stage();
+        let tunnel = |to| Packet::udp((A4, 1234), (to, 8472));
+        for to in [NODE, OUTSIDE, BACKEND] {
+            dropped(&s.a_sends(tunnel(to)), Reason::Tunnel);
+            dropped(&s.a_sends(tunnel(to).as_fragment(3, 0, true)), Reason::Tunnel);
+        }
+        // Another pod's port of that number is no tunnel, nor is TCP.
+        passed(&s.a_sends(tunnel(FRIEND)), Reason::NotIsolated);
+        passed(&s.a_sends(syn(A4, OUTSIDE, 8472)), Reason::NotIsolated);
+        s.programs.configure(|config| config.tunnel_port = 0).unwrap();
+        passed(&s.a_sends(tunnel(NODE)), Reason::NotIsolated);
+    });
+}
+
 #[test]
 fn a_port_scan_is_told_up_to_a_limit_and_counted_beyond() {
     sandbox::run(|| {

@@ -305,7 +305,6 @@ fn an_attacker_reaches_everybody_in_plain_flannel() -> Result<()> {
 
 /// Whoever reaches the node's VXLAN port is every pod of every other node.
 #[test]
-#[ignore = "fails: nothing keeps a pod from the node's VXLAN port"]
 fn an_attacker_does_not_reach_the_tunnel() -> Result<()> {
     let (_directory, guard) = lab("attack-tunnel", Engine::Vethwall, Hook::Tcx)?;
     let lab = &guard.0;

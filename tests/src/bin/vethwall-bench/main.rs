@@ -20,7 +20,8 @@ use anyhow::{Result, ensure};
 use vethwall_common::{config::Config, protocol};
 use vethwall_datapath::Options;
 use vethwall_policy::{
-    compile::compile,
+    compile::compile_within,
+    limits::Limits,
     model::{
         Endpoint, Mode, Namespace, NetworkPolicy, Object, Peer, Peers, Pod, PortMatch, Ports, Rule, Selector,
     },
@@ -167,8 +168,13 @@ impl Bench {
 
     fn sized(policies: usize, options: Options) -> Result<Self> {
         let mut programs = Programs::load_with(options.max_entries)?;
-        let desired = compile(&world(policies), &mut Numbers::default());
-        ensure!(desired.problems.is_empty(), "{:?}", desired.problems);
+        // All of them are of one namespace, which may have no more than its share by default.
+        let limits = Limits {
+            namespaces: 1,
+            ..Limits::default()
+        };
+        let desired = compile_within(&world(policies), &mut Numbers::default(), &limits);
+        ensure!(desired.problems.is_empty(), "{:?}", desired.problems.first());
         let outcome = execute(
             &State::default(),
             plan(&State::default(), &desired.state),
