@@ -1,5 +1,7 @@
 //! Who is allowed what: slots, identities, ports, the own node, local senders, events.
 
+use std::time::Instant;
+
 use super::*;
 
 /// More is a sign that something explodes; the kernel's limit is 1,000,000.
@@ -241,11 +243,14 @@ fn many_equal_events_are_one_with_a_count() {
     sandbox::run(|| {
         let mut s = stage();
         s.isolate(Direction::Ingress);
+        let started = Instant::now();
         for _ in 0..50 {
             dropped(&s.sends_a(syn(FRIEND, A4, 80)), Reason::NoRule);
         }
         let told = s.programs.told();
-        assert!(told.len() <= 3, "{} events", told.len());
+        // One a second; an emulated machine takes some.
+        let most = 3 + started.elapsed().as_secs();
+        assert!(told.len() as u64 <= most, "{} events, not {most}", told.len());
         let event = told[0];
         assert_eq!(IpAddr::from(event.source), IpAddr::from(FRIEND));
         assert_eq!(IpAddr::from(event.destination), IpAddr::from(A4));
