@@ -10,6 +10,7 @@ mod differential;
 mod enforced;
 mod kernel;
 mod lab;
+mod packets;
 mod plugin;
 mod rules;
 mod semantics;

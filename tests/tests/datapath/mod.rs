@@ -27,6 +27,7 @@ fn small() -> Options {
     ];
     Options {
         max_entries: BTreeMap::from(sizes),
+        ..Options::default()
     }
 }
 
