@@ -21,7 +21,7 @@ fn programs_and_judge_agree_on_random_packets() {
     let (packets, first) = (number("VETHWALL_PACKETS", 1_000_000), number("VETHWALL_SEED", 1));
     sandbox::run(|| {
         let mut bench = Bench::new(None).unwrap_or_else(|e| panic!("{e:#}"));
-        if let Some((case, found)) = run(&mut bench, packets, first).unwrap() {
+        if let Some((case, found)) = run(&mut bench, packets, first, 1).unwrap().pop() {
             panic!("{found}\n{}", serde_json::to_string_pretty(&case).unwrap());
         }
         let (passed, either) = (bench.passed, bench.either.values().sum::<u64>());

@@ -23,7 +23,10 @@ struct Arguments {
     /// Other programs than those built in, with their feature `harness`: to see whether a mistake would be noticed.
     #[arg(long)]
     object: Option<PathBuf>,
-    /// Where to keep a case that differs.
+    /// How many differences end the run.
+    #[arg(long, default_value_t = 1)]
+    most: usize,
+    /// Where to keep the cases that differ.
     #[arg(long, default_value = ".")]
     keep: PathBuf,
     /// Cases to try again, and to write with what became of each packet; no random ones then.
@@ -38,14 +41,13 @@ fn main() -> Result<ExitCode> {
         if !arguments.files.is_empty() {
             return again(&mut bench, &arguments.files);
         }
-        let Some((case, found)) = run(&mut bench, arguments.packets, arguments.seed)? else {
-            return Ok(ExitCode::SUCCESS);
-        };
-        println!("{}: {found}", case.about);
-        let path = arguments.keep.join("difference.json");
-        fs::write(&path, serde_json::to_string_pretty(&case)?)?;
-        println!("kept in {}", path.display());
-        Ok(ExitCode::FAILURE)
+        let differences = run(&mut bench, arguments.packets, arguments.seed, arguments.most)?;
+        for (number, (case, found)) in differences.iter().enumerate() {
+            let path = arguments.keep.join(format!("difference-{number}.json"));
+            println!("{}: {}: {found}", path.display(), case.about);
+            fs::write(&path, serde_json::to_string_pretty(case)?)?;
+        }
+        Ok(ExitCode::from(u8::from(!differences.is_empty())))
     })
 }
 

@@ -332,7 +332,7 @@ impl Bench {
         let Some(mut found) = self.replay(&mut case)? else {
             bail!("{first} is not seen again");
         };
-        let (began, patience) = (Instant::now(), Duration::from_secs(8));
+        let (began, patience) = (Instant::now(), Duration::from_secs(4));
         let mut size = case.steps.len() / 2;
         while size > 0 && began.elapsed() < patience {
             let mut at = 0;
@@ -357,15 +357,19 @@ impl Bench {
 /// Packets of an episode: of one node, with changes in between.
 const EPISODE: usize = 150;
 
-/// So many packets, in episodes from this seed on. The first difference, made small; else it is told what was tried.
-pub fn run(bench: &mut Bench, packets: u64, first: u64) -> Result<Option<(Case, Divergence)>> {
+/// So many packets, in episodes from this seed on. The first differences, made small, at most so many.
+pub fn run(bench: &mut Bench, packets: u64, first: u64, most: usize) -> Result<Vec<(Case, Divergence)>> {
+    let mut differences = Vec::new();
     let began = Instant::now();
     let mut seed = first;
     while bench.packets < packets {
         if let Some((case, found)) = bench.episode(seed, EPISODE)? {
             println!("{}: {found}", case.about);
             let smaller = bench.smaller(case.clone(), &found);
-            return Ok(Some(smaller.unwrap_or((case, found))));
+            differences.push(smaller.unwrap_or((case, found)));
+            if differences.len() >= most {
+                return Ok(differences);
+            }
         }
         ensure!(bench.refused <= bench.packets, "the kernel takes no packets");
         seed += 1;
@@ -386,7 +390,7 @@ pub fn run(bench: &mut Bench, packets: u64, first: u64) -> Result<Option<(Case, 
     for (why, count) in &bench.either {
         println!("  {count:>9}  {why}");
     }
-    Ok(None)
+    Ok(differences)
 }
 
 fn note(run: &Run, passed: bool, expected: Expected) -> String {

@@ -284,7 +284,11 @@ fn discovery(dice: &mut Dice, talk: &Talk, out: bool, pod: &Pod) -> Packet {
         (talk.peer, talk.own)
     };
     let mut packet = Packet::icmp(source, destination, kind, 0, &rest);
-    packet.hops = if dice.percent(80) { 255 } else { 64 };
+    packet.hops = dice.of(if matches!(kind, 133..=137) {
+        &[255, 255, 255, 64]
+    } else {
+        &[1, 1, 1, 255]
+    });
     if dice.percent(25) {
         packet = packet.with_extension(0);
     }

@@ -81,10 +81,12 @@ pub enum Content {
         /// The beginning of the packet.
         quote: Vec<u8>,
     },
-    /// Neighbour discovery, 133 to 137: the type, the hop limit, the target where there is one.
-    Neighbour(u8, u8, Option<Ipv6Addr>),
-    /// Listener discovery: the type and the hop limit.
-    Listener(u8, u8),
+    /// Neighbour discovery, 133 to 137: the type, the target where there is one.
+    Neighbour(u8, Option<Ipv6Addr>),
+    /// Listener discovery: the type.
+    Listener(u8),
+    /// ICMP that neither asks for an echo nor tells of an error.
+    Message,
     /// A protocol without ports.
     Other,
 }
@@ -104,7 +106,8 @@ pub fn frame(bytes: &[u8], bundled: bool) -> Frame {
 }
 
 fn arp(bytes: &[u8]) -> Option<([u8; 6], Ipv4Addr)> {
-    if bytes.len() < 28 || bytes[..6] != [0, 1, 8, 0, 6, 4] {
+    // What is behind the sender's address is for the receiver.
+    if bytes.len() < 20 || bytes[..6] != [0, 1, 8, 0, 6, 4] {
         return None;
     }
     Some((array(bytes, 8)?, Ipv4Addr::from(array::<4>(bytes, 14)?)))
@@ -164,20 +167,26 @@ fn ipv4(bytes: &[u8], loose: bool, quote: bool) -> Ip {
         _ => Fragment::Later(datagram, protocol),
     };
     if let Fragment::Later(..) = ip.fragment {
-        ip.content = Content::Data;
+        ip.content = if quote || total <= bytes.len() {
+            Content::Data
+        } else {
+            Content::Unclear("data that is cut short")
+        };
         return ip;
     }
-    ip.content = payload(
+    let before = Before {
         protocol,
-        false,
-        header[8],
-        &bytes[length..],
-        total.checked_sub(length),
-        loose,
+        six: false,
+        hops: header[8],
+        whole: ip.fragment == Fragment::Whole,
         quote,
-    );
+    };
+    ip.content = payload(before, &bytes[length..], total.checked_sub(length), loose);
     ip
 }
+
+/// Why a packet is not read that could be mistaken for one of IPv4.
+pub const MAPPED: &str = "an IPv4 address in an IPv6 header";
 
 /// The most extension headers that are walked.
 const MANY: usize = 6;
@@ -188,6 +197,9 @@ fn ipv6(bytes: &[u8], loose: bool, quote: bool) -> Ip {
     };
     let source = Ipv6Addr::from(array::<16>(&header, 8).unwrap_or_default());
     let destination = Ipv6Addr::from(array::<16>(&header, 24).unwrap_or_default());
+    if source.to_ipv4_mapped().is_some() || destination.to_ipv4_mapped().is_some() {
+        return unread(true, MAPPED);
+    }
     let mut ip = Ip {
         six: true,
         ends: Some((source.into(), destination.into())),
@@ -207,6 +219,10 @@ fn ipv6(bytes: &[u8], loose: bool, quote: bool) -> Ip {
     };
     let (mut at, mut walked, mut unclear) = (0, 0, None);
     while let 0 | 43 | 44 | 51 | 60 = ip.protocol {
+        if ip.protocol == 51 {
+            ip.content = Content::Unclear("an authentication header: walked, or a protocol without ports");
+            return ip;
+        }
         if quote {
             // How far into a quotation one looks is nobody's business.
             unclear = Some("extension headers within a quotation");
@@ -217,7 +233,6 @@ fn ipv6(bytes: &[u8], loose: bool, quote: bool) -> Ip {
         };
         let length = match ip.protocol {
             44 => 8,
-            51 => (usize::from(size) + 2) * 4,
             _ => (usize::from(size) + 1) * 8,
         };
         walked += 1;
@@ -243,11 +258,14 @@ fn ipv6(bytes: &[u8], loose: bool, quote: bool) -> Ip {
                 };
                 if let Fragment::Later(..) = ip.fragment {
                     ip.protocol = next;
-                    ip.content = Content::Data;
+                    ip.content = if loose || said <= rest.len() {
+                        Content::Data
+                    } else {
+                        Content::Unclear("data that is cut short")
+                    };
                     return ip;
                 }
             }
-            51 => unclear = Some("an authentication header"),
             _ => {}
         }
         ip.protocol = next;
@@ -258,34 +276,40 @@ fn ipv6(bytes: &[u8], loose: bool, quote: bool) -> Ip {
         None if matches!(ip.protocol, 135 | 139 | 140 | 253 | 254) => {
             Content::Unclear("an extension header that is no protocol, or a protocol that looks like one")
         }
-        None => payload(
-            ip.protocol,
-            true,
-            header[7],
-            &rest[at..],
-            said.checked_sub(at),
-            loose,
-            quote,
-        ),
+        None => {
+            let before = Before {
+                protocol: ip.protocol,
+                six: true,
+                hops: header[7],
+                whole: ip.fragment == Fragment::Whole,
+                quote,
+            };
+            payload(before, &rest[at..], said.checked_sub(at), loose)
+        }
     };
     ip
 }
 
-/// `bytes`: all that follows the headers; `said`: how much of it belongs to the packet.
-fn payload(
+/// What the IP headers say about what follows.
+#[derive(Clone, Copy)]
+struct Before {
     protocol: u8,
     six: bool,
     hops: u8,
-    bytes: &[u8],
-    said: Option<usize>,
-    loose: bool,
+    whole: bool,
     quote: bool,
-) -> Content {
-    let read = |within: &[u8]| transport(protocol, six, hops, within, quote);
+}
+
+/// `bytes`: all that follows the headers; `said`: how much of it belongs to the packet.
+fn payload(before: Before, bytes: &[u8], said: Option<usize>, loose: bool) -> Content {
+    let read = |within: &[u8]| transport(before, within);
     match said {
-        _ if quote => read(bytes),
+        _ if before.quote => read(bytes),
         Some(length) if length <= bytes.len() => {
             let content = read(&bytes[..length]);
+            if matches!(content, Content::Error { .. }) && content != read(bytes) {
+                return Content::Unclear("a quotation that goes on behind the packet's end");
+            }
             if loose && content != read(bytes) {
                 return Content::Unclear("lengths of packets that were put together");
             }
@@ -304,7 +328,10 @@ fn payload(
     }
 }
 
-fn transport(protocol: u8, six: bool, hops: u8, bytes: &[u8], quote: bool) -> Content {
+fn transport(before: Before, bytes: &[u8]) -> Content {
+    let Before {
+        protocol, six, quote, ..
+    } = before;
     let ports = |least: usize| -> Option<(u16, u16)> {
         let least = if quote { 8 } else { least };
         (bytes.len() >= least).then_some(())?;
@@ -341,8 +368,8 @@ fn transport(protocol: u8, six: bool, hops: u8, bytes: &[u8], quote: bool) -> Co
             }
         }),
         1 if !six => icmp(bytes),
-        58 if six => icmpv6(bytes, hops),
-        _ => Some(Content::Other),
+        58 if six => icmpv6(bytes, before),
+        _ => (!quote || bytes.len() >= 8).then_some(Content::Other),
     };
     content.unwrap_or(Content::Broken(
         "a transport header that is cut short or contradicts itself",
@@ -360,12 +387,13 @@ fn icmp(bytes: &[u8]) -> Option<Content> {
             odd: matches!(head[0], 4 | 5),
             quote: bytes[8..].to_vec(),
         },
-        _ => Content::Other,
+        _ => Content::Message,
     })
 }
 
-fn icmpv6(bytes: &[u8], hops: u8) -> Option<Content> {
+fn icmpv6(bytes: &[u8], before: Before) -> Option<Content> {
     let head = array::<8>(bytes, 0)?;
+    let plain = head[1] == 0 && before.whole;
     Some(match head[0] {
         1..=4 => Content::Error {
             odd: false,
@@ -375,8 +403,11 @@ fn icmpv6(bytes: &[u8], hops: u8) -> Option<Content> {
             id: u16::from_be_bytes([head[4], head[5]]),
             request: head[0] == 128,
         },
-        133..=137 => Content::Neighbour(head[0], hops, array::<16>(bytes, 8).map(Ipv6Addr::from)),
-        130 | 131 | 132 | 143 => Content::Listener(head[0], hops),
-        _ => Content::Other,
+        // Anything else comes from further away, and nobody takes it (RFC 4861, 6980, 3810).
+        133..=137 if plain && before.hops == 255 => {
+            Content::Neighbour(head[0], array::<16>(bytes, 8).map(Ipv6Addr::from))
+        }
+        130 | 131 | 132 | 143 if plain && before.hops == 1 => Content::Listener(head[0]),
+        _ => Content::Message,
     })
 }

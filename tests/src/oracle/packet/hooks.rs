@@ -8,7 +8,7 @@ use super::{
     Expected::{self, Drop, Either, Pass, Wait},
     Judge, Other, Question, Stage,
     bytes::{self, Content, Fragment, Frame, Ip},
-    node::{NOBODY, Peer, Pod, Way},
+    node::{Peer, Pod, Way},
     to_many,
 };
 
@@ -93,14 +93,23 @@ impl Judge {
         let Some((source, destination)) = ip.ends else {
             return match pod.egress.open {
                 true => Either("a header without a source, from a pod that is not isolated"),
+                false if ip.content == Content::Broken(bytes::MAPPED) => Either("perhaps to itself"),
                 false => Drop,
             };
         };
         if let Some(answer) = discovery(&pod, ip, source) {
             return answer;
         }
+        let nobody = |address| address == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        if nobody(source) && pod.egress.open && matches!(ip.content, Content::Broken(_)) {
+            return Either("from nobody, and broken");
+        }
         if !pod.owns(source) {
             return Drop; // rule 53
+        }
+        if nobody(destination) {
+            self.doubt_between(pod.interface, ip.ends, "to nobody");
+            return Either("to nobody");
         }
         if pod.owns(destination) {
             return match ip.content {
@@ -142,14 +151,14 @@ impl Judge {
             return Pass; // rule 51; the pod's veth has looked at the sender
         }
         let in_force = |pod: &Pod| self.node.pod(pod.interface).is_some();
+        if ip.ends.is_none() {
+            return Either("a header without a source, which only open pods can send");
+        }
         let author = match (named.filter(|_| run.tag & DEFERRED != 0), owner) {
             (_, Some(owner)) if in_force(&owner) => owner,
             (_, Some(_)) => return Either("nothing comes from a pod whose policy is not in force"),
             (Some(named), None) if in_force(&named) => named,
-            (None, None) if run.tag & DEFERRED == 0 && ip.ends.is_some() => return Pass,
-            (None, None) if ip.ends.is_none() && run.tag & DEFERRED == 0 => {
-                return Either("a header without a source, of nobody");
-            }
+            (None, None) if run.tag & DEFERRED == 0 => return Pass,
             _ => return Drop,
         };
         self.second(&author, ip, seen)
@@ -164,7 +173,7 @@ impl Judge {
         let other = match destination {
             Some(own) if author.owns(own) && !author.egress.cluster => Other::Itself,
             Some(destination) => Other::Somebody(self.node.peer(destination, false)),
-            None => Other::Somebody(nobody()),
+            None => Other::Somebody(Peer::nobody()),
         };
         self.ask(&Question {
             pod: author,
@@ -207,6 +216,7 @@ impl Judge {
             };
         };
         if destination.is_unspecified() && ip.six {
+            self.doubt_between(pod.interface, ip.ends, "to nobody");
             return Either("to nobody");
         }
         if !pod.owns(destination) && !to_many(ip) {
@@ -243,15 +253,17 @@ impl Judge {
             let mut ask_first = Pass;
             if let Some(author) = author {
                 ask_first = self.second(&author, ip, seen);
-                if ask_first == Drop {
-                    return Drop;
+                match ask_first {
+                    Drop => return Drop,
+                    Either(why) if !seen => self.doubt_between(author.interface, ip.ends, why),
+                    _ => {}
                 }
             }
             other = match sender {
                 Some(sender) if sender.interface == pod.interface && !pod.ingress.cluster => Other::Itself,
                 Some(sender) => Other::Somebody(match sender.address(ip.six) {
                     Some(address) => self.node.peer(address, true),
-                    None => nobody(),
+                    None => Peer::nobody(),
                 }),
                 None => Other::Somebody(self.node.peer(source, true)),
             };
@@ -300,8 +312,8 @@ fn discovery(pod: &Pod, ip: &Ip, source: IpAddr) -> Option<Expected> {
         return Some(Either(why));
     }
     let (kind, target) = match ip.content {
-        Content::Neighbour(kind, _, target) => (kind, target),
-        Content::Listener(kind, _) => (kind, None),
+        Content::Neighbour(kind, target) => (kind, target),
+        Content::Listener(kind) => (kind, None),
         _ => return None,
     };
     if !local && !pod.owns(source) {
@@ -317,12 +329,4 @@ fn discovery(pod: &Pod, ip: &Ip, source: IpAddr) -> Option<Expected> {
 /// The link-local address that an interface makes of its MAC address (RFC 4291, appendix A).
 fn of_mac([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
     Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
-}
-
-fn nobody() -> Peer {
-    Peer {
-        class: NOBODY.to_owned(),
-        pod: true,
-        own_node: false,
-    }
 }

@@ -169,7 +169,10 @@ fn key_of(interface: u32, ip: &Ip) -> Option<Key> {
         Content::Ports {
             source, destination, ..
         } => (source, destination),
-        Content::Echo { id, .. } => (id, id),
+        // The identifier is the asker's.
+        Content::Echo { id, request: true } => (id, 0),
+        Content::Echo { id, request: false } => (0, id),
+        Content::Other => (0, 0),
         _ => return None,
     };
     Some(key(
@@ -197,9 +200,13 @@ impl Judge {
     }
 
     fn doubt(&mut self, question: &Question<'_>, why: &'static str) {
-        if let Some((a, b)) = question.ends() {
-            self.doubts
-                .insert((question.pod.interface, a.min(b), a.max(b)), why);
+        self.doubt_between(question.pod.interface, question.ends(), why);
+    }
+
+    /// What the programs now know about these two is not known here.
+    fn doubt_between(&mut self, interface: u32, ends: Option<(IpAddr, IpAddr)>, why: &'static str) {
+        if let Some((a, b)) = ends {
+            self.doubts.insert((interface, a.min(b), a.max(b)), why);
         }
     }
 
@@ -223,6 +230,10 @@ impl Judge {
         if let Some(why) = self.doubtful(question.pod.interface, question.ends()) {
             return Either(why);
         }
+        if let Content::Unclear(why) = question.ip.content {
+            self.doubt(question, why);
+            return Either(why);
+        }
         if let Fragment::Later(number, protocol) = question.ip.fragment {
             return self.later(question, number, protocol);
         }
@@ -232,10 +243,6 @@ impl Judge {
                 Either("rule 39 or 40 passes it, rule 50 denies it")
             }
             Content::Broken(_) => Drop, // rules 49, 50
-            Content::Unclear(why) => {
-                self.doubt(question, why);
-                Either(why)
-            }
             Content::Error { odd, quote } => match self.quotes(question, quote) {
                 Some(Pass) if !odd => {
                     self.first(question, None, "an error that is a fragment");
@@ -248,7 +255,7 @@ impl Judge {
                 None => self.stranger(question),
             },
             // An answer to many would come from elsewhere: there is nothing to know.
-            Content::Ports { .. } | Content::Echo { .. }
+            Content::Ports { .. } | Content::Echo { .. } | Content::Other
                 if question.way == Way::Out || !to_many(question.ip) =>
             {
                 self.connection(question)

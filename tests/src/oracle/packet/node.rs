@@ -1,6 +1,9 @@
 //! A node as its programs know it, in the words of an admin: pods, who their peers are, what policy says about them.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -152,6 +155,17 @@ pub struct Peer {
     pub own_node: bool,
 }
 
+impl Peer {
+    /// There is no such address.
+    pub fn nobody() -> Self {
+        Self {
+            class: NOBODY.to_owned(),
+            pod: true,
+            own_node: false,
+        }
+    }
+}
+
 /// The class of those of whom nothing is known.
 pub const WORLD: &str = "world";
 /// The class of an address in the pods' network whose owner is not known.
@@ -194,6 +208,9 @@ impl Node {
                 pod: true,
                 own_node: false,
             };
+        }
+        if address == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+            return Peer::nobody();
         }
         let known = self.others.iter().find(|other| other.address == address);
         let masked = forwarded && known.is_some_and(|other| other.kind == Kind::ThisNode);
