@@ -18,7 +18,7 @@ fn number(name: &str, usual: u64) -> u64 {
 // Covers: SEMANTICS 39, 40, 43, 44, 46, 47, 48, 49, 50, 51, 52, 53, 54
 #[test]
 fn programs_and_judge_agree_on_random_packets() {
-    let (packets, first) = (number("VETHWALL_PACKETS", 1_000_000), number("VETHWALL_SEED", 1));
+    let (packets, first) = (number("VETHWALL_PACKETS", 250_000), number("VETHWALL_SEED", 1));
     sandbox::run(|| {
         let mut bench = Bench::new(None).unwrap_or_else(|e| panic!("{e:#}"));
         if let Some((case, found)) = run(&mut bench, packets, first, 1).unwrap().pop() {
@@ -30,7 +30,7 @@ fn programs_and_judge_agree_on_random_packets() {
             passed * 5 > packets && passed * 5 < packets * 4,
             "{passed} passed"
         );
-        assert!(either * 10 < packets, "{either} either way");
+        assert!(either * 5 < packets, "{either} either way");
     });
 }
 

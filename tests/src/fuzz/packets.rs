@@ -95,7 +95,14 @@ impl Draft {
                 for _ in 0..1 + dice.below(most) {
                     *packet = packet
                         .clone()
-                        .with_extension(dice.of(&[0, 60, 60, 43, 43, 51, 135]));
+                        .with_extension(dice.of(&[0, 0, 0, 60, 60, 60, 60, 43, 43, 43, 43, 51, 135]));
+                }
+                for (_, rest) in &mut packet.extensions {
+                    if dice.percent(30) {
+                        let eights = dice.of(&[1, 2, 5]);
+                        rest[0] = eights;
+                        rest.extend(vec![0; usize::from(eights) * 8]);
+                    }
                 }
                 if dice.percent(10) {
                     *packet = packet.clone().routed_on();
@@ -107,7 +114,7 @@ impl Draft {
                 *packet = packet.clone().as_fragment(datagram, offset, dice.percent(70));
             }
             5 => packet.hops = dice.of(&[0, 1, 64, 254, 255]),
-            6 => packet.length_error = i16::from(dice.byte()) - 128,
+            6 if dice.percent(40) => packet.length_error = i16::from(dice.byte()) - 128,
             7 => {
                 let keep = dice.below(packet.body.len() + 1);
                 packet.body.truncate(keep);
@@ -118,7 +125,7 @@ impl Draft {
                 }
             }
             9 => packet.protocol = dice.of(&[1, 2, 4, 6, 17, 41, 47, 50, 51, 58, 59, 89, 132, 136, 139, 253]),
-            10 => self.cut = 1 + dice.below(60),
+            10 if dice.percent(40) => self.cut = 1 + dice.below(60),
             11 => self.padding = 1 + dice.below(40),
             12 => self.noise = 1 + dice.below(3),
             13 => packet.source_mac = dice.of(&[[2, 0x76, 0, 0, 0, 12], [0; 6], [0xff; 6]]),

@@ -231,7 +231,14 @@ impl Judge {
             return Either(why);
         }
         if let Content::Unclear(why) = question.ip.content {
-            self.doubt(question, why);
+            // Nothing begins with a packet that was dropped; what there is may have been cut.
+            let between = |key: &Key| {
+                let [(a, _), (b, _)] = key.ends;
+                question.ends() == Some((a, b)) || question.ends() == Some((b, a))
+            };
+            if question.seen || self.connections.keys().any(between) {
+                self.doubt(question, why);
+            }
             return Either(why);
         }
         if let Fragment::Later(number, protocol) = question.ip.fragment {
