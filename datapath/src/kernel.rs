@@ -47,6 +47,8 @@ pub const PROGRAMS: [&str; 3] = [maps::FROM_POD, maps::TO_POD, maps::FROM_BRIDGE
 pub struct Options {
     /// Sizes of maps other than the usual ones, by name. Maps that are pinned keep the size they have.
     pub max_entries: BTreeMap<&'static str, u32>,
+    /// Programs other than [`OBJECT`], for the same maps: those of tests.
+    pub object: Option<&'static [u8]>,
 }
 
 impl Options {
@@ -65,6 +67,7 @@ impl Options {
         ];
         Self {
             max_entries: BTreeMap::from(sizes),
+            ..Self::default()
         }
     }
 }
@@ -401,7 +404,7 @@ fn load_object(pins: &Pins, options: &Options) -> Result<Ebpf, Error> {
         loader.map_max_entries(name, *size);
     }
     loader
-        .load(OBJECT)
+        .load(options.object.unwrap_or(OBJECT))
         .map_err(|e| Error::loader("create", "the maps", e))
 }
 

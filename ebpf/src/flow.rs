@@ -176,17 +176,7 @@ impl Found {
     /// Notes a packet; writes only what changed, because a write takes the cache line away from other CPUs.
     #[inline(always)]
     pub(crate) fn touch(self, packet: &Packet, reply: bool, now: u32) {
-        let mut bits = 0;
-        if packet.is(marks::FIN) {
-            bits |= if reply {
-                state::FIN_REPLY
-            } else {
-                state::FIN_ORIGINAL
-            };
-        }
-        if packet.is(marks::RST) {
-            bits |= state::RESET;
-        }
+        let bits = closing(packet, reply);
         // SAFETY: as in `is_alive`; the module's invariant says why a race does no harm.
         unsafe {
             if (*self.entry).last_seen != now {
@@ -198,18 +188,22 @@ impl Found {
         }
     }
 
-    /// Notes a reply; the first one moves the entry to the established flows.
+    /// Notes a reply; the first one moves the entry to the established flows, with what it says itself: a refusal is a
+    /// first reply and the last one.
     #[inline(always)]
     pub(crate) fn reply(self, key: &Key, packet: &Packet, now: u32) {
         if self.state() & state::REPLIED == 0 {
             // SAFETY: as in `is_alive`.
             let mut entry = unsafe { *self.entry };
-            entry.state |= state::REPLIED;
+            entry.state |= state::REPLIED | closing(packet, true);
             entry.last_seen = now;
-            // If there is no room it stays where it is, with the shorter life.
-            if FLOWS.insert(key.as_key(), entry, 0).is_ok() && !self.established {
-                forget_new(key);
+            if FLOWS.insert(key.as_key(), entry, 0).is_ok() {
+                if !self.established {
+                    forget_new(key);
+                }
+                return;
             }
+            // If there is no room it stays where it is, with the shorter life.
         }
         self.touch(packet, true, now);
     }
@@ -239,6 +233,23 @@ impl Revocable {
             }
         }
     }
+}
+
+/// The bits of a packet that closes its connection.
+#[inline(always)]
+fn closing(packet: &Packet, reply: bool) -> u8 {
+    let mut bits = 0;
+    if packet.is(marks::FIN) {
+        bits |= if reply {
+            state::FIN_REPLY
+        } else {
+            state::FIN_ORIGINAL
+        };
+    }
+    if packet.is(marks::RST) {
+        bits |= state::RESET;
+    }
+    bits
 }
 
 /// Stores a connection whose packet was allowed, in the table where it stands or among the new ones.

@@ -14,6 +14,7 @@ mod case;
 mod count;
 mod event;
 mod flow;
+mod harness;
 mod hooks;
 mod judge;
 mod log;
@@ -29,23 +30,22 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 /// Packets from a pod: ingress of its veth.
 #[classifier]
 fn from_pod(context: TcContext) -> i32 {
-    log::verdict(&context, "from_pod", hooks::from_pod(skb::Frame::new(&context)))
+    let verdict = harness::around(skb::Frame::new(&context), hooks::from_pod);
+    log::verdict(&context, "from_pod", verdict)
 }
 
 /// Packets to a pod: egress of its veth.
 #[classifier]
 fn to_pod(context: TcContext) -> i32 {
-    log::verdict(&context, "to_pod", hooks::to_pod(skb::Frame::new(&context)))
+    let verdict = harness::around(skb::Frame::new(&context), hooks::to_pod);
+    log::verdict(&context, "to_pod", verdict)
 }
 
 /// Packets from pods to the node and beyond: ingress of the bridge.
 #[classifier]
 fn from_bridge(context: TcContext) -> i32 {
-    log::verdict(
-        &context,
-        "from_bridge",
-        hooks::from_bridge(skb::Frame::new(&context)),
-    )
+    let verdict = harness::around(skb::Frame::new(&context), hooks::from_bridge);
+    log::verdict(&context, "from_bridge", verdict)
 }
 
 /// Nothing at all: what a benchmark subtracts.

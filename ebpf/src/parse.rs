@@ -376,7 +376,8 @@ fn transport(header: &impl Transport, packet: &mut Packet, available: u32, six: 
             return;
         };
         let [offset, flags, ..] = bytes(word);
-        if offset >> 4 < 5 {
+        let words = offset as u32 >> 4;
+        if words < 5 || words * 4 > available {
             packet.marks |= marks::MALFORMED;
         }
         packet.marks |= tcp_marks(flags);

@@ -1,6 +1,7 @@
 //! What the tests, the lab and the demo are made of.
 
 pub mod demo;
+pub mod fuzz;
 pub mod kernel;
 pub mod lab;
 pub mod oracle;

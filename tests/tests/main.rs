@@ -13,6 +13,7 @@ mod enforced;
 mod kernel;
 mod lab;
 mod live;
+mod packets;
 mod plugin;
 mod problems;
 mod rules;

@@ -15,13 +15,14 @@ pub mod verifier;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::ErrorKind,
     mem,
     path::Path,
 };
 
 use anyhow::{Context, Result, ensure};
 use aya::{
-    programs::{TestRun, TestRunOptions},
+    programs::{ProgramError, TestRun, TestRunOptions},
     util::KernelVersion,
 };
 use vethwall_common::{
@@ -73,6 +74,26 @@ pub fn has_tcx() -> Result<bool> {
     at_least(6, 6)
 }
 
+/// What comes with a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Given {
+    /// The interface whose hook runs.
+    pub ifindex: u32,
+    /// The interface where it came in; 0: made by this node.
+    pub came_by: u32,
+    /// `tc_index`.
+    pub tag: u32,
+    /// A VLAN tag that is no longer in the frame; 0 for none.
+    pub vlan: u32,
+    /// Packets that this one stands for, where the kernel put several together.
+    pub segments: u32,
+}
+
+/// Bytes of `struct __sk_buff` up to `gso_segs`.
+const CONTEXT: usize = 168;
+/// Offset of its `cb`.
+const CB: usize = 48;
+
 /// What became of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
@@ -116,6 +137,22 @@ pub const CONFIG: Config = Config {
     tunnel_port: 8472,
 };
 
+fn small() -> BTreeMap<&'static str, u32> {
+    BTreeMap::from([
+        (maps::VERDICTS, 65_536),
+        (maps::PORTS, 4096),
+        (maps::ADDRESSES, 65_536),
+        (maps::PREFIXES, 4096),
+        (maps::FLOWS, 4096),
+        (maps::FLOWS_NEW, 4096),
+        (maps::FRAGMENTS, 1024),
+        (maps::SUPPRESSION, 1024),
+    ])
+}
+
+/// The programs, built with `ebpf/src/harness.rs`.
+const HARNESS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/vethwall-ebpf"));
+
 /// The programs and their maps.
 pub struct Programs {
     /// The maps, for what the shorter ways below do not offer.
@@ -132,22 +169,30 @@ pub struct Programs {
 impl Programs {
     /// Loads the programs with maps that are small, quick to make and to fill.
     pub fn load() -> Result<Self> {
-        let sizes = [
-            (maps::VERDICTS, 65_536),
-            (maps::PORTS, 4096),
-            (maps::ADDRESSES, 65_536),
-            (maps::PREFIXES, 4096),
-            (maps::FLOWS, 4096),
-            (maps::FLOWS_NEW, 4096),
-            (maps::FRAGMENTS, 1024),
-            (maps::SUPPRESSION, 1024),
-        ];
-        Self::load_with(BTreeMap::from(sizes))
+        Self::load_with(small())
+    }
+
+    /// Loads the programs that take tags from a test run ([`Programs::give`]), those built in or others, with small maps.
+    pub fn load_harness(object: Option<Vec<u8>>) -> Result<Self> {
+        let mut max_entries = small();
+        // They are read and emptied all the time.
+        max_entries.extend([(maps::FLOWS, 1024), (maps::FLOWS_NEW, 1024)]);
+        Self::load_options(Options {
+            max_entries,
+            object: Some(object.map_or(HARNESS, |bytes| bytes.leak())),
+        })
     }
 
     /// Loads the programs with these sizes.
     pub fn load_with(max_entries: BTreeMap<&'static str, u32>) -> Result<Self> {
-        let mut kernel = Kernel::load_with(Pins::new(BPFFS), &Options { max_entries })?;
+        Self::load_options(Options {
+            max_entries,
+            object: None,
+        })
+    }
+
+    fn load_options(options: Options) -> Result<Self> {
+        let mut kernel = Kernel::load_with(Pins::new(BPFFS), &options)?;
         kernel.set_config(&CONFIG)?;
         let events = kernel.events()?;
         let counters = kernel.counters()?;
@@ -256,6 +301,43 @@ impl Programs {
         repeat: u32,
     ) -> Result<(i32, u64)> {
         self.measure(program.name(), ifindex, came_by, frame, repeat)
+    }
+
+    /// Runs a packet through a program of [`Programs::load_harness`]: whether it passed, and the tag that it left.
+    /// None if the kernel takes no such packet.
+    pub fn give(&mut self, program: Program, given: &Given, frame: &[u8]) -> Result<Option<(bool, u32)>> {
+        self.device(given.ifindex)?;
+        let mut context = [0; CONTEXT];
+        let words = [
+            (36, given.came_by),
+            (40, given.ifindex),
+            (CB, given.tag),
+            (CB + 4, given.vlan),
+            (164, given.segments),
+        ];
+        for (offset, word) in words {
+            context[offset..offset + 4].copy_from_slice(&word.to_ne_bytes());
+        }
+        // The kernel fills all of the structure, which grows.
+        let mut left = [0; 512];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.ctx_in = Some(&context);
+        options.ctx_out = Some(&mut left);
+        options.repeat = 1;
+        let result = match self.kernel.program(program.name())?.test_run(options) {
+            Ok(result) => result,
+            Err(ProgramError::SyscallError(e)) if e.io_error.kind() == ErrorKind::InvalidInput => {
+                return Ok(None);
+            }
+            Err(other) => return Err(other.into()),
+        };
+        let tag = [left[CB], left[CB + 1], left[CB + 2], left[CB + 3]];
+        match result.return_value.cast_signed() {
+            -1 => Ok(Some((true, u32::from_ne_bytes(tag)))),
+            2 => Ok(Some((false, u32::from_ne_bytes(tag)))),
+            other => anyhow::bail!("{} returned {other}, neither UNSPEC nor SHOT", program.name()),
+        }
     }
 
     /// The same for the program that does nothing: what running costs by itself, in nanoseconds.

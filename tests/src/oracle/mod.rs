@@ -15,6 +15,7 @@
 mod cidr;
 mod cluster;
 mod network_policy;
+pub mod packet;
 mod selector;
 #[cfg(test)]
 mod tests;

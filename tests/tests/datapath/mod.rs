@@ -32,6 +32,7 @@ fn small() -> Options {
     ];
     Options {
         max_entries: BTreeMap::from(sizes),
+        ..Options::default()
     }
 }
 
