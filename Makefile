@@ -30,12 +30,12 @@ demo: root build ## a flannel cluster on this machine: decorative policies, then
 test: root build ## every test, those that need root and network namespaces included
 	cargo test --locked --workspace --no-fail-fast
 
-# Minutes each: everything is emulated. KERNELS="5.10 newest" chooses some.
+# Minutes each: everything is emulated. KERNELS="5.10 newest" chooses some, FILTER=kernel::policy some of the tests.
 test-kernels: root build ## the tests of the datapath on other kernels, in virtual machines; KERNELS="5.10 newest" chooses
 	@scripts/setup.sh vm
 	@scripts/kernels.sh $(KERNELS)
 	cargo test --locked --package vethwall-tests --test main --no-run
-	@$(TARGET)/debug/vethwall-vm $(KERNELS)
+	@$(TARGET)/debug/vethwall-vm --filter "$(FILTER)" $(KERNELS)
 
 bench: root setup ## nanoseconds a packet, pods that talk beside iptables and nftables, the start of a pod, a compilation
 	cargo build --locked --release

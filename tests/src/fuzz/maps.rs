@@ -109,6 +109,8 @@ pub(super) fn config(node: &Node) -> Config {
         udp_unreplied: life,
         sctp_established: life,
         other: life,
+        // A rule of its own, with a test of its own.
+        tunnel_port: 0,
         ..CONFIG
     }
 }
