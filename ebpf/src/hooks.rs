@@ -410,6 +410,9 @@ fn is_honest_advertisement(frame: Frame, packet: &Packet, endpoint: Endpoint) ->
     if packet.kind != 136 {
         return true;
     }
+    if packet.is(marks::SHORT) {
+        return false;
+    }
     let Some(target) = frame.at::<4>(packet.transport as u32 + 8) else {
         return false;
     };

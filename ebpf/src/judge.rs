@@ -134,7 +134,7 @@ fn decide(case: &mut Case) -> Decision {
 fn connection(case: &mut Case, config: &Config) -> Decision {
     let key = flow::Key::new(case.ifindex, &case.packet);
     let found = flow::find(&key, case.now, config);
-    let (mut known, mut established, mut kept, mut kept_waiting) = (false, false, 0, 0);
+    let (mut known, mut established, mut kept) = (false, false, 0);
     // Null and not an option: Linux 5.10 refuses a stack slot that is read where only some ways wrote it.
     let mut same_way = Revocable::NONE;
     if let Some(found) = found {
@@ -158,9 +158,10 @@ fn connection(case: &mut Case, config: &Config) -> Decision {
             }
         } else {
             same_way = found.revocable();
-            let waits = case.stage == stage::MAY_WAIT && bits & state::DIRECT == 0 && !revoked;
-            let valid =
-                found.generation() == case.slot.generation() || config.flags & Config::KEEP_CONNECTIONS != 0;
+            let current = found.generation() == case.slot.generation();
+            // What the second stage denied it denies until policy changes: its answers stay away meanwhile.
+            let waits = case.stage == stage::MAY_WAIT && bits & state::DIRECT == 0 && (current || !revoked);
+            let valid = current || config.flags & Config::KEEP_CONNECTIONS != 0;
             if waits && !case.is_open() {
                 found.touch(&case.packet, false, case.now);
                 return quiet(Reason::Deferred);
@@ -171,10 +172,6 @@ fn connection(case: &mut Case, config: &Config) -> Decision {
             }
             known = bits & state::DEFERRED == 0;
             kept = bits & (state::REPLIED | state::CLOSING);
-            // What the second stage denied it denies until policy changes: its answers stay away meanwhile.
-            if found.generation() == case.slot.generation() {
-                kept_waiting = bits & state::REVOKED;
-            }
         }
     }
     let middle = found.is_none() && in_the_middle(case);
@@ -196,7 +193,7 @@ fn connection(case: &mut Case, config: &Config) -> Decision {
         if middle {
             return drop(Reason::MidStream);
         }
-        entry.state |= state::DEFERRED | kept_waiting;
+        entry.state |= state::DEFERRED;
         if !flow::store(&key, &entry, established) {
             return drop(Reason::FlowTable);
         }

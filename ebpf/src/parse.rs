@@ -62,6 +62,8 @@ pub(crate) mod marks {
     pub(crate) const NEIGHBOUR: u16 = 1 << 9;
     /// Multicast listener discovery, likewise of this link only.
     pub(crate) const LISTENER: u16 = 1 << 10;
+    /// A neighbour solicitation or advertisement that ends before its target does: what lies behind is no part of it.
+    pub(crate) const SHORT: u16 = 1 << 11;
 }
 
 /// What the judge needs of a packet.
@@ -359,6 +361,9 @@ fn transport(header: &impl Transport, packet: &mut Packet, available: u32, six: 
             return;
         };
         icmp(packet, first, second, six);
+        if six && matches!(packet.kind, 135 | 136) && available < 24 {
+            packet.marks |= marks::SHORT;
+        }
         return;
     }
     (packet.source_port, packet.destination_port) = halves(first);

@@ -396,12 +396,14 @@ impl Judge {
                 }
                 return answer;
             }
-            Some(known) if known.opened == question.way && !asks_again && !known.cut => {
-                if bridge && !question.is_open() && !known.direct {
+            Some(known) if known.opened == question.way && !asks_again => {
+                let current = known.version == version;
+                // What was cut behind the bridge stays cut until policy changes; the next packet is judged there again.
+                if bridge && !question.is_open() && !known.direct && (current || !known.cut) {
                     touch(self);
                     return Wait;
                 }
-                if !known.waits && (known.version == version || self.node.keep_connections) {
+                if !known.cut && !known.waits && (current || self.node.keep_connections) {
                     touch(self);
                     self.first(question, Some(true), "");
                     return Pass;
