@@ -229,7 +229,7 @@ fn there(program: &str) -> bool {
 fn table(found: &BTreeMap<(Judge, usize), Vec<Measured>>) {
     println!(
         "\ntwo pods of one node, the medians of {ROUNDS} rounds ({} of no engine); every policy selects the server and has {} rules\n",
-        found.iter().map(|(_, all)| all.len()).max().unwrap_or_default(),
+        found.values().map(Vec::len).max().unwrap_or_default(),
         crate::rules::RULES,
     );
     println!("engine     policies   TCP Gbit/s   UDP kpkt/s   answer p50 us   p99 us   connections/s");

@@ -92,8 +92,7 @@ fn main() -> ExitCode {
         Some(What::Memory) => memory::bench(),
         Some(What::Live { most }) => live::bench(most),
         Some(What::Traffic(Traffic::Serve { address })) => traffic::serve(address),
-        Some(What::Traffic(Traffic::Measure { server })) => traffic::measure(server)
-            .and_then(|measured| Ok(println!("{}", serde_json::to_string(&measured)?))),
+        Some(What::Traffic(Traffic::Measure { server })) => traffic::tell(server),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -77,8 +77,14 @@ fn answer(mut stream: TcpStream, arrived: &AtomicU64) -> Result<()> {
     }
 }
 
+/// Measures, and prints what the benchmark reads.
+pub(crate) fn tell(server: IpAddr) -> Result<()> {
+    println!("{}", serde_json::to_string(&measure(server)?)?);
+    Ok(())
+}
+
 /// Measures everything against a server.
-pub(crate) fn measure(server: IpAddr) -> Result<Measured> {
+fn measure(server: IpAddr) -> Result<Measured> {
     let server = SocketAddr::new(server, PORT);
     let gigabits = throughput(server)?;
     let datagrams = datagrams(server)?;
