@@ -215,13 +215,12 @@ fn change(world: &mut World, random: &mut TestRunner) {
         9 => cluster(&name, Tier::Admin, RuleAction::Pass, Peers::All),
         10 => cluster(&name, Tier::Baseline, RuleAction::Deny, Peers::All),
         _ => {
-            let kinds = [Kind::NetworkPolicy, Kind::ClusterNetworkPolicy, Kind::Pod];
-            let kind = kinds[any(3) as usize];
-            let namespace = match kind {
-                Kind::NetworkPolicy => "shop",
-                Kind::Pod => "other",
-                _ => "",
-            };
+            let kinds = [
+                (Kind::NetworkPolicy, "shop"),
+                (Kind::ClusterNetworkPolicy, ""),
+                (Kind::Pod, "other"),
+            ];
+            let (kind, namespace) = kinds[any(3) as usize];
             world.delete(&ObjectKey {
                 kind,
                 namespace: namespace.to_owned(),
