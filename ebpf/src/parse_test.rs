@@ -113,7 +113,7 @@ fn truncated_anywhere_is_malformed() {
     for whole in [
         frame4(protocol::TCP, 0, &tcp(2)),
         frame4(protocol::UDP, 0, &[0; 8]),
-        frame4(protocol::SCTP, 0, &[0; 12]),
+        frame4(protocol::SCTP, 0, &[0; 16]),
     ] {
         assert!(!four(&whole).is(marks::MALFORMED));
         for length in 0..whole.len() {
@@ -169,7 +169,8 @@ fn neighbour_discovery_is_of_the_link_only() {
     for (kind, hops, expected) in [
         (133, 255, marks::NEIGHBOUR),
         (137, 255, marks::NEIGHBOUR),
-        (135, 254, 0),
+        (135, 254, marks::SHORT),
+        (136, 255, marks::NEIGHBOUR | marks::SHORT),
         (138, 255, 0),
         (132, 255, 0),
         (143, 1, marks::LISTENER),
@@ -181,6 +182,13 @@ fn neighbour_discovery_is_of_the_link_only() {
             "{kind}"
         );
     }
+    // With its target it is whole.
+    let mut whole = [0; 24];
+    whole[0] = 136;
+    assert_eq!(
+        six(&frame6(protocol::ICMPV6, 255, &whole)).marks,
+        marks::NEIGHBOUR
+    );
     // In IPv4 these numbers mean nothing.
     assert_eq!(
         four(&frame4(protocol::ICMPV6, 0, &[135, 0, 0, 0, 0, 0, 0, 0])).marks,
