@@ -63,7 +63,7 @@ fn again(bench: &mut Bench, files: &[PathBuf]) -> Result<ExitCode> {
                 code = ExitCode::FAILURE;
             }
         }
-        fs::write(path, serde_json::to_string_pretty(&case)?)?;
+        fs::write(path, serde_json::to_string_pretty(&case)? + "\n")?;
     }
     Ok(code)
 }

@@ -101,7 +101,8 @@ impl Judge {
             return answer;
         }
         let nobody = |address| address == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-        if nobody(source) && pod.egress.open && matches!(ip.content, Content::Broken(_)) {
+        let harmless = pod.egress.open || pod.owns(destination);
+        if nobody(source) && harmless && matches!(ip.content, Content::Broken(_)) {
             return Either("from nobody, and broken");
         }
         if !pod.owns(source) {

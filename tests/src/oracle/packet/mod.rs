@@ -408,7 +408,9 @@ impl Judge {
                     touch(self);
                     return Wait;
                 }
-                if !known.cut && !known.waits && (current || self.node.keep_connections) {
+                // What was only ever asked behind the bridge is asked there again.
+                let here = known.direct || !bridge;
+                if here && !known.cut && !known.waits && (current || self.node.keep_connections) {
                     touch(self);
                     self.first(question, Some(true), "");
                     return Pass;
