@@ -8,7 +8,7 @@ use std::{
     os::fd::AsRawFd as _,
     sync::{Mutex, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
@@ -158,24 +158,23 @@ fn udp(to: SocketAddr, bytes: usize) -> std::io::Result<String> {
     let socket = UdpSocket::bind(local)?;
     socket.connect(to)?;
     socket.set_read_timeout(Some(PATIENCE / 3))?;
-    let mut last = ErrorKind::TimedOut.into();
     let mut query = query();
     query.resize(query.len().max(bytes), 0);
-    for _ in 0..3 {
-        match socket.send(&query).and_then(|_| {
-            let mut buffer = [0; 512];
-            let length = socket.recv(&mut buffer)?;
-            Ok(text(buffer.get(..length).unwrap_or_default()))
-        }) {
-            Ok(answer) => return Ok(answer),
-            // Also where a router said how small packets must be: the next are.
-            Err(error) if timed_out(&error) || error.raw_os_error() == Some(nix::libc::EMSGSIZE) => {
-                last = error
+    let mut buffer = [0; 512];
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        match socket.send(&query).and_then(|_| socket.recv(&mut buffer)) {
+            Ok(length) => return Ok(text(buffer.get(..length).unwrap_or_default())),
+            Err(error) if timed_out(&error) => {}
+            // A router says how small packets must be, once for every fragment that was too large, while the route learns
+            // it from the first.
+            Err(error) if error.raw_os_error() == Some(nix::libc::EMSGSIZE) => {
+                thread::sleep(PATIENCE / 100);
             }
             Err(error) => return Err(error),
         }
     }
-    Err(last)
+    Err(ErrorKind::TimedOut.into())
 }
 
 fn echo(to: IpAddr) -> std::io::Result<String> {
