@@ -87,6 +87,7 @@ impl FlowEntry {
 }
 
 /// How long an entry with these [`state`] bits lives after its last packet, in ticks.
+#[inline(always)]
 pub const fn life(state: u8, protocol: u8, config: &Config) -> u32 {
     const BOTH_FINS: u8 = state::FIN_ORIGINAL | state::FIN_REPLY;
     let replied = state & state::REPLIED != 0;

@@ -207,6 +207,17 @@ impl Kernel {
         Ok(Events::new(RingBuf::try_from(Map::RingBuf(data)).map_err(wrong)?))
     }
 
+    /// An entry that lives, and in which of the tables.
+    fn living(&self, key: &FlowKey, config: &Config, now: u32) -> Result<Option<(usize, FlowEntry)>, Error> {
+        for (number, table) in self.flows.iter().enumerate() {
+            let found = table.get(*key)?;
+            if let Some(entry) = found.filter(|entry| entry.is_alive(key.protocol, now, config)) {
+                return Ok(Some((number, entry)));
+            }
+        }
+        Ok(None)
+    }
+
     fn sweep_table(
         table: &mut Hash<FlowKey, FlowEntry>,
         ifindex: u32,
@@ -287,6 +298,7 @@ impl Maps for Kernel {
     }
 
     fn set_config(&mut self, config: &Config) -> Result<(), Error> {
+        // The plugin may have set it since the configuration was read.
         let overflow = self.config.get(0)?.flags & Config::OVERFLOW;
         self.config.put(
             0,
@@ -320,26 +332,20 @@ impl Maps for Kernel {
     }
 
     fn flow(&self, key: &FlowKey) -> Result<Option<FlowEntry>, Error> {
-        let (config, now) = (self.config()?, self.now()?);
-        for table in &self.flows {
-            let found = table.get(*key)?;
-            if let Some(entry) = found.filter(|entry| entry.is_alive(key.protocol, now, &config)) {
-                return Ok(Some(entry));
-            }
-        }
-        Ok(None)
+        let found = self.living(key, &self.config()?, self.now()?)?;
+        Ok(found.map(|(_, entry)| entry))
     }
 
     fn seed(&mut self, flows: &[(FlowKey, FlowEntry)]) -> Result<usize, Error> {
         let (config, now) = (self.config()?, self.now()?);
         let mut seeded = 0;
-        'flows: for (key, entry) in flows {
+        for (key, entry) in flows {
+            if self.living(key, &config, now)?.is_some() {
+                continue;
+            }
+            // What is dead in either table would be in the way.
             for table in &mut self.flows {
-                match table.get(*key)? {
-                    Some(old) if old.is_alive(key.protocol, now, &config) => continue 'flows,
-                    Some(_) => _ = table.delete(*key)?,
-                    None => {}
-                }
+                table.delete(*key)?;
             }
             let table = &mut self.flows[usize::from(entry.state & state::REPLIED == 0)];
             seeded += usize::from(table.add(*key, *entry)?);
@@ -348,20 +354,17 @@ impl Maps for Kernel {
     }
 
     fn revoke(&mut self, key: &FlowKey, generation: u32) -> Result<bool, Error> {
-        let (config, now) = (self.config()?, self.now()?);
-        for table in &mut self.flows {
-            let found = table.get(*key)?;
-            if let Some(entry) = found.filter(|entry| entry.is_alive(key.protocol, now, &config)) {
-                let entry = FlowEntry {
-                    generation,
-                    last_seen: now,
-                    state: entry.state | state::REVOKED,
-                    ..entry
-                };
-                return table.replace(*key, entry);
-            }
-        }
-        Ok(false)
+        let now = self.now()?;
+        let Some((table, entry)) = self.living(key, &self.config()?, now)? else {
+            return Ok(false);
+        };
+        let entry = FlowEntry {
+            generation,
+            last_seen: now,
+            state: entry.state | state::REVOKED,
+            ..entry
+        };
+        self.flows[table].replace(*key, entry)
     }
 
     fn sweep(

@@ -18,8 +18,7 @@ use core::ptr;
 use vethwall_common::{
     Direction,
     config::Config,
-    flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey, state},
-    protocol,
+    flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey, life, state},
 };
 
 use crate::{
@@ -126,23 +125,6 @@ fn is_alive(entry: *mut FlowEntry, number: u8, now: u32, config: &Config) -> boo
     // SAFETY: LRU elements are never unmapped, only re-used.
     let (state, last_seen) = unsafe { ((*entry).state, (*entry).last_seen) };
     now.wrapping_sub(last_seen) < life(state, number, config)
-}
-
-/// How long an entry lives after its last packet, in ticks.
-#[inline(always)]
-fn life(state: u8, number: u8, config: &Config) -> u32 {
-    const BOTH_FINS: u8 = state::FIN_ORIGINAL | state::FIN_REPLY;
-    let replied = state & state::REPLIED != 0;
-    match number {
-        protocol::TCP if state & state::RESET != 0 || state & BOTH_FINS == BOTH_FINS => config.tcp_closing,
-        protocol::TCP if replied => config.tcp_established,
-        protocol::TCP => config.tcp_unreplied,
-        protocol::UDP if replied => config.udp_established,
-        protocol::UDP => config.udp_unreplied,
-        protocol::SCTP if state & state::RESET != 0 => config.tcp_closing,
-        protocol::SCTP if replied => config.sctp_established,
-        _ => config.other,
-    }
 }
 
 impl Found {

@@ -116,9 +116,17 @@ impl Node {
                 return;
             }
         };
-        let tunnel = interfaces.iter().find_map(|interface| interface.vxlan_port);
+        // Others may have tunnels of their own; flannel's device is called flannel.VNI.
+        let tunnel = interfaces
+            .iter()
+            .filter_map(|interface| Some((!interface.name.starts_with("flannel"), interface.vxlan_port?)))
+            .min();
+        let port = tunnel.map_or(0, |(_, port)| u32::from(port));
         let told = self.control.maps().config().and_then(|mut config| {
-            config.tunnel_port = tunnel.unwrap_or_default().into();
+            if config.tunnel_port == port {
+                return Ok(());
+            }
+            config.tunnel_port = port;
             self.control.maps_mut().set_config(&config)
         });
         around.error = told.err().map(|error| error.chain());

@@ -239,6 +239,21 @@ impl Bench {
         Ok(Some((passed, tag, expected, right)))
     }
 
+    fn change(&mut self, judge: &mut Judge, change: &Step) -> Result<()> {
+        match change {
+            Step::Node(node) => {
+                self.install(node)?;
+                judge.node = (**node).clone();
+            }
+            Step::Forget(interface) => {
+                self.programs.forget(*interface)?;
+                judge.forget(*interface);
+            }
+            Step::Packet(_) => bail!("a packet is no change"),
+        }
+        Ok(())
+    }
+
     /// Does again what a file says. The first difference, if there is one.
     pub fn replay(&mut self, case: &mut Case) -> Result<Option<Divergence>> {
         let mut judge = Judge::new(case.node.clone());
@@ -247,14 +262,7 @@ impl Bench {
         let mut found = None;
         for (number, step) in case.steps.iter_mut().enumerate() {
             match step {
-                Step::Node(node) => {
-                    self.install(node)?;
-                    judge.node = (**node).clone();
-                }
-                Step::Forget(interface) => {
-                    self.programs.forget(*interface)?;
-                    judge.forget(*interface);
-                }
+                Step::Node(_) | Step::Forget(_) => self.change(&mut judge, step)?,
                 Step::Packet(packet) => {
                     let run = packet.run()?;
                     let Some((passed, tag, expected, right)) = self.step(&mut judge, &run)? else {
@@ -290,17 +298,7 @@ impl Bench {
         self.install(&scene.node)?;
         for _ in 0..packets {
             if let Some(change) = scene.change() {
-                match &change {
-                    Step::Node(node) => {
-                        self.install(node)?;
-                        judge.node = (**node).clone();
-                    }
-                    Step::Forget(interface) => {
-                        self.programs.forget(*interface)?;
-                        judge.forget(*interface);
-                    }
-                    Step::Packet(_) => bail!("a packet is no change"),
-                }
+                self.change(&mut judge, &change)?;
                 case.steps.push(change);
             }
             let run = scene.packet();

@@ -79,6 +79,18 @@ fn a_pin_of_a_dead_interface_gives_way() {
     });
 }
 
+fn eight_at_once(ifindex: u32, choice: Choice) {
+    let barrier = Barrier::new(8);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                barrier.wait();
+                attach::attach_endpoint(&pins(), ifindex, "va", choice).unwrap();
+            });
+        }
+    });
+}
+
 #[test]
 fn plugin_and_agent_may_attach_at_the_same_time() {
     if !has_tcx().unwrap() {
@@ -87,15 +99,7 @@ fn plugin_and_agent_may_attach_at_the_same_time() {
     sandbox::run(|| {
         let _kernel = load();
         let ifindex = pod("a", "10.0.0.2/24");
-        let barrier = Barrier::new(8);
-        thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| {
-                    barrier.wait();
-                    attach::attach_endpoint(&pins(), ifindex, "va", Choice::Best).unwrap();
-                });
-            }
-        });
+        eight_at_once(ifindex, Choice::Best);
         let links = attach::links(&pins()).unwrap();
         assert_eq!(links.len(), 2);
         assert!(links.iter().all(|link| link.alive));
@@ -188,15 +192,7 @@ fn plugin_and_agent_may_attach_filters_at_the_same_time() {
     sandbox::run(|| {
         let _kernel = load();
         let ifindex = pod("a", "10.0.0.2/24");
-        let barrier = Barrier::new(8);
-        thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| {
-                    barrier.wait();
-                    attach::attach_endpoint(&pins(), ifindex, "va", Choice::Only(Hook::Clsact)).unwrap();
-                });
-            }
-        });
+        eight_at_once(ifindex, Choice::Only(Hook::Clsact));
         for (side, program) in [("ingress", maps::FROM_POD), ("egress", maps::TO_POD)] {
             let shown = command("tc", &["filter", "show", "dev", "va", side]).unwrap();
             let filters: Vec<_> = shown
