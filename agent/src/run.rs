@@ -60,6 +60,8 @@ pub struct AgentConfig {
     pub settings: Settings,
     /// How programs are attached.
     pub hook: Choice,
+    /// For how many pods there is room for connections.
+    pub max_pods: u32,
     /// What is logged: a level, or directives of `tracing_subscriber::EnvFilter`.
     pub log_level: String,
     /// Whether the log on stderr has colours.
@@ -99,6 +101,7 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
         cni_cache: config.cni_cache,
         bridge: config.bridge,
         hook: config.hook,
+        max_pods: config.max_pods,
     };
     let unasked = Arc::new(AtomicU64::new(0));
     let watched = Watched {

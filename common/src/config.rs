@@ -31,6 +31,11 @@ pub struct Config {
     /// UDP port of the nodes' tunnel (flannel's vxlan), in the machine's byte order; 0 if there is none. What a pod sends there
     /// would come out on another node as any pod's.
     pub tunnel_port: u32,
+    /// MAC address of cni0, where [`Config::BRIDGE_V4`] or [`Config::BRIDGE_V6`] is set: what a pod sends to another one never
+    /// gets there, so it does not wait for the second stage.
+    pub bridge_mac: [u8; 6],
+    /// Zero.
+    pub reserved: [u8; 2],
 }
 
 impl Config {
@@ -50,4 +55,4 @@ impl Config {
     pub const OWN_NODE_EGRESS: u32 = 32;
 }
 
-const _: () = assert!(size_of::<Config>() == 40);
+const _: () = assert!(size_of::<Config>() == 48);

@@ -120,6 +120,9 @@ pub mod state {
     /// Policy no longer allows it: its replies are dropped, and packets the other way are judged one by one. It stays as
     /// long as a connection would, so that neither side's packets are mistaken for the beginning of another.
     pub const REVOKED: u8 = 64;
+    /// With [`DEFERRED`]: only first fragments were seen, and whether the node can put their datagram together nobody knows.
+    /// No answer passes until a whole packet was sent, or the kernel's connection tracking has it.
+    pub const UNSURE: u8 = 128;
     /// Either end of a closing connection.
     pub const CLOSING: u8 = FIN_ORIGINAL | FIN_REPLY | RESET;
 }

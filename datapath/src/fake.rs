@@ -171,7 +171,8 @@ impl Maps for Fake {
     fn seed(&mut self, flows: &[(FlowKey, FlowEntry)]) -> Result<usize, Error> {
         let mut seeded = 0;
         for (key, entry) in flows {
-            if self.flow(key)?.is_none() {
+            let known = self.flow(key)?;
+            if known.is_none_or(|entry| entry.state & state::UNSURE != 0) {
                 self.flows.insert(*key, *entry);
                 seeded += 1;
             }

@@ -340,10 +340,11 @@ impl Maps for Kernel {
         let (config, now) = (self.config()?, self.now()?);
         let mut seeded = 0;
         for (key, entry) in flows {
-            if self.living(key, &config, now)?.is_some() {
+            let known = self.living(key, &config, now)?;
+            if known.is_some_and(|(_, entry)| entry.state & state::UNSURE == 0) {
                 continue;
             }
-            // What is dead in either table would be in the way.
+            // What is dead or unsure would be in the way, in either table.
             for table in &mut self.flows {
                 table.delete(*key)?;
             }

@@ -47,7 +47,8 @@ pub trait Maps {
     fn flow(&self, key: &FlowKey) -> Result<Option<FlowEntry>, Error>;
 
     /// Makes connections known that are not: those with [`vethwall_common::flow::state::REPLIED`] among the established
-    /// ones, others among the new ones. One that lives in either table stays as it is. Returns how many were made known.
+    /// ones, others among the new ones. One that lives in either table stays as it is, unless it is
+    /// [`vethwall_common::flow::state::UNSURE`]. Returns how many were made known.
     fn seed(&mut self, flows: &[(FlowKey, FlowEntry)]) -> Result<usize, Error>;
 
     /// Sets [`vethwall_common::flow::state::REVOKED`] in a connection that lives, seen now, with this generation; whether

@@ -117,6 +117,14 @@ pub fn ifindex(name: &str) -> Result<Option<u32>, Error> {
     Ok(host_link(name)?.map(|link| link.ifindex))
 }
 
+/// The MAC address of an interface; `None` if there is no such interface, or none of six bytes.
+///
+/// # Errors
+/// The kernel refused to say.
+pub fn mac(name: &str) -> Result<Option<[u8; 6]>, Error> {
+    Ok(host_link(name)?.and_then(|link| link.mac))
+}
+
 fn host_link(name: &str) -> Result<Option<Link>, Error> {
     let host = Socket::route().map_err(|e| Error::net("open", "a netlink socket", e))?;
     host.link_by_name(name)

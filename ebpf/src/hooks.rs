@@ -95,7 +95,10 @@ pub(crate) fn from_pod(frame: Frame) -> i32 {
     } else {
         Config::BRIDGE_V6
     };
-    case.stage = if config.flags & bridge != 0 {
+    // What does not get to the bridge is never judged there, and would leave its answers allowed.
+    let arrives = lookup::is_bridge(link.destination, config)
+        || (link.is_to_group() && case.packet.destination.is_group());
+    case.stage = if config.flags & bridge != 0 && arrives {
         stage::MAY_WAIT
     } else {
         stage::AT_ONCE

@@ -63,7 +63,7 @@ pub(crate) fn judge(frame: Frame, case: &mut Case) -> Outcome {
     } else {
         0
     };
-    match verdict(case) {
+    match verdict(frame.raw(), case) {
         PASSED => Outcome::Passed,
         WAITS => Outcome::Waits,
         _ => Outcome::Dropped,
@@ -75,8 +75,8 @@ const WAITS: u64 = 2;
 
 /// A subprogram of its own: it has its own stack, and the hook that asks twice carries it once.
 #[inline(never)]
-fn verdict(case: &mut Case) -> u64 {
-    let (action, reason, news) = decide(case);
+fn verdict(raw: *mut __sk_buff, case: &mut Case) -> u64 {
+    let (action, reason, news) = decide(raw, case);
     close(case, action, reason, news);
     match action {
         Action::Drop => 0,
@@ -105,7 +105,7 @@ const fn drop(reason: Reason) -> Decision {
 }
 
 #[inline(always)]
-fn decide(case: &mut Case) -> Decision {
+fn decide(raw: *mut __sk_buff, case: &mut Case) -> Decision {
     let Some(config) = lookup::config() else {
         return drop(Reason::Unknown);
     };
@@ -123,7 +123,7 @@ fn decide(case: &mut Case) -> Decision {
         return quiet(Reason::Related);
     }
     if case.packet.is(marks::TRACKED) {
-        connection(case, config)
+        connection(raw, case, config)
     } else {
         stranger(case, config)
     }
@@ -131,7 +131,7 @@ fn decide(case: &mut Case) -> Decision {
 
 /// A packet of a connection.
 #[inline(always)]
-fn connection(case: &mut Case, config: &Config) -> Decision {
+fn connection(raw: *mut __sk_buff, case: &mut Case, config: &Config) -> Decision {
     let key = flow::Key::new(case.ifindex, &case.packet);
     let found = flow::find(&key, case.now, config);
     let (mut known, mut established, mut kept) = (false, false, 0);
@@ -146,6 +146,9 @@ fn connection(case: &mut Case, config: &Config) -> Decision {
                 if revoked {
                     found.revocable().revoke(case.now);
                     return drop(Reason::Revoked);
+                }
+                if bits & state::UNSURE != 0 {
+                    return drop(Reason::MidStream);
                 }
                 found.reply(&key, &case.packet, case.now);
                 return follow_up(case, Reason::Established);
@@ -162,7 +165,8 @@ fn connection(case: &mut Case, config: &Config) -> Decision {
             // What the second stage denied it denies until policy changes: its answers stay away meanwhile.
             let waits = case.stage == stage::MAY_WAIT && bits & state::DIRECT == 0 && (current || !revoked);
             let valid = current || config.flags & Config::KEEP_CONNECTIONS != 0;
-            if waits && !case.is_open() {
+            let sure = bits & state::UNSURE == 0 && (current || arrives(raw, &case.packet) != 0);
+            if waits && sure && !case.is_open() {
                 found.touch(&case.packet, false, case.now);
                 return quiet(Reason::Deferred);
             }
@@ -193,7 +197,13 @@ fn connection(case: &mut Case, config: &Config) -> Decision {
         if middle {
             return drop(Reason::MidStream);
         }
+        if arrives(raw, &case.packet) == 0 {
+            return drop(Reason::Malformed);
+        }
         entry.state |= state::DEFERRED;
+        if case.packet.is(marks::FIRST) {
+            entry.state |= state::UNSURE;
+        }
         if !flow::store(&key, &entry, established) {
             return drop(Reason::FlowTable);
         }
@@ -227,6 +237,12 @@ fn connection(case: &mut Case, config: &Config) -> Decision {
     } else {
         (action, answer.reason, true)
     }
+}
+
+/// Whether the node will take the packet, so that its second stage comes.
+#[inline(never)]
+fn arrives(raw: *mut __sk_buff, packet: &Packet) -> u64 {
+    parse::arrives(&Frame::from_raw(raw), packet) as u64
 }
 
 /// Whether the packet, of no known connection, belongs to one that began before (SEMANTICS 46): then it may be an answer,
@@ -366,5 +382,6 @@ fn related(raw: *mut __sk_buff, case: &Case) -> u64 {
         return 0;
     }
     let key = flow::Key::new(case.ifindex, inner);
-    flow::find(&key, case.now, config).is_some_and(|found| found.state() & state::REVOKED == 0) as u64
+    let silent = state::REVOKED | state::UNSURE;
+    flow::find(&key, case.now, config).is_some_and(|found| found.state() & silent == 0) as u64
 }

@@ -119,6 +119,13 @@ impl Endpoint {
     }
 }
 
+/// Whether this is the bridge's MAC address.
+#[inline(always)]
+pub(crate) fn is_bridge(mac: [u16; 3], config: &Config) -> bool {
+    // SAFETY: as in `has_mac`.
+    mac == unsafe { *(&raw const config.bridge_mac).cast::<[u16; 3]>() }
+}
+
 /// Whether no policy selects the pod in the direction that the slot is for.
 #[inline(always)]
 pub(crate) fn is_open(slot: u32) -> bool {

@@ -42,6 +42,14 @@ pub(crate) struct Link {
     pub(crate) source: [u16; 3],
 }
 
+impl Link {
+    /// Whether it is for many.
+    #[inline(always)]
+    pub(crate) fn is_to_group(&self) -> bool {
+        u16::from_be(self.destination[0]) & 0x100 != 0
+    }
+}
+
 /// One run's packet.
 #[derive(Clone, Copy)]
 #[repr(transparent)]

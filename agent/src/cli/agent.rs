@@ -23,6 +23,9 @@ Connections that run while policy changes, or that are older than vethwall, are 
 their next packet; with --existing-connections keep they go on until they end by themselves. What
 a pod sends to its own node is judged like the rest; with --own-node-egress allow it always passes.
 
+The tables of connections have room for 512 a pod of --max-pods. Those that the kernel has already
+keep their size, so that no connection is forgotten, until the node is booted again.
+
 Examples:
   vethwall agent --manifests /etc/vethwall/manifests
   vethwall agent --manifests ./cluster --node node-a --run-dir /run/vethwall --log debug")]
@@ -63,6 +66,9 @@ pub(crate) struct AgentArgs {
     /// How programs are attached: tcx, clsact or best.
     #[arg(long, value_name = "HOOK", default_value = "best")]
     hook: Choice,
+    /// How many pods the node may hold, as kubelet is told.
+    #[arg(long, value_name = "N", default_value_t = 110, value_parser = clap::value_parser!(u32).range(1..))]
+    max_pods: u32,
     /// Log on stderr: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: String,
@@ -106,6 +112,7 @@ impl AgentArgs {
                 own_node_egress: self.own_node_egress,
             },
             hook: self.hook,
+            max_pods: self.max_pods,
             log_level: self.log,
             log_color,
         })

@@ -394,6 +394,8 @@ fn the_agent_gets_its_flags() {
         "allow",
         "--hook",
         "clsact",
+        "--max-pods",
+        "250",
         "--log",
         "debug",
     ])
@@ -415,6 +417,7 @@ fn the_agent_gets_its_flags() {
                 own_node_egress: OwnNodeEgress::Allow,
             },
             hook: Choice::Only(vethwall_datapath::Hook::Clsact),
+            max_pods: 250,
             log_level: "debug".to_owned(),
             log_color: true,
         }
@@ -430,7 +433,11 @@ fn the_agent_gets_its_flags() {
     assert_eq!(config.bridge, "cni0");
     assert_eq!(config.settings, Settings::default());
     assert_eq!(config.hook, Choice::Best);
-    assert!(Cli::try_parse_from(["vethwall", "agent", "--manifests", "/m", "--hook", "xdp"]).is_err());
+    assert_eq!(config.max_pods, 110);
+    for wrong in [["--hook", "xdp"], ["--max-pods", "0"], ["--max-pods", "many"]] {
+        let line = ["vethwall", "agent", "--manifests", "/m"];
+        assert!(Cli::try_parse_from(line.iter().chain(&wrong)).is_err(), "{wrong:?}");
+    }
     assert!(!config.node.is_empty());
 }
 

@@ -204,7 +204,7 @@ impl Node {
             match surroundings::bridge(&self.pins, ifindex, hook) {
                 Ok(Presence::Missing) => {
                     // First nobody relies on it any more.
-                    self.second_stage(0);
+                    self.second_stage(0, [0; 6]);
                     if veth::ifindex(&name).is_ok_and(|found| found == Some(ifindex)) {
                         warn!(bridge = %name, "our program was taken off the bridge; it is attached again");
                         self.surroundings.take(&name);
@@ -224,12 +224,20 @@ impl Node {
         };
         self.bridge_error = result.as_ref().err().map(Error::chain);
         let bridge = result.unwrap_or_default();
-        let flags = if bridge.is_some() {
+        let mac = match bridge.map(|_| veth::mac(&name)) {
+            Some(Ok(mac)) => mac,
+            Some(Err(error)) => {
+                self.bridge_error = Some(error.chain());
+                None
+            }
+            None => None,
+        };
+        let flags = if mac.is_some() {
             self.surroundings.flags()
         } else {
             0
         };
-        if self.second_stage(flags) {
+        if self.second_stage(flags, mac.unwrap_or_default()) {
             if bridge != self.bridge {
                 info!(bridge = %name, attached = bridge.is_some(), "second stage of egress");
             }
@@ -238,9 +246,9 @@ impl Node {
     }
 
     /// Tells the programs for which families egress may wait for its second stage. False if they could not be told.
-    fn second_stage(&mut self, flags: u32) -> bool {
+    fn second_stage(&mut self, flags: u32, mac: [u8; 6]) -> bool {
         let written = self.control.maps().config().and_then(|mut config| {
-            if config.flags & BRIDGE == flags {
+            if config.flags & BRIDGE == flags && config.bridge_mac == mac {
                 return Ok(());
             }
             info!(
@@ -249,6 +257,7 @@ impl Node {
                 "egress beyond the pods is judged behind the bridge"
             );
             config.flags = config.flags & !BRIDGE | flags;
+            config.bridge_mac = mac;
             self.control.maps_mut().set_config(&config)
         });
         match written {

@@ -16,7 +16,9 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 use vethwall_cni::{code, proto};
 use vethwall_common::maps::EVENTS_LOST;
-use vethwall_datapath::{Choice, Clock, Error, Hook, Kernel, Maps, Pins, attach, grace, veth};
+use vethwall_datapath::{
+    Choice, Clock, Error, Hook, Kernel, Maps, Options, Pins, attach, grace, veth,
+};
 use vethwall_policy::model::Endpoint;
 
 use super::{
@@ -47,6 +49,8 @@ pub struct Places {
     pub bridge: String,
     /// How programs are attached.
     pub hook: Choice,
+    /// For how many pods there is room for connections.
+    pub max_pods: u32,
 }
 
 /// An interface and what was done with it.
@@ -104,7 +108,7 @@ pub struct Node {
 impl Node {
     /// Loads or adopts everything that is in the kernel and tells the programs of this node.
     pub fn new(places: Places, settings: status::Settings, watched: Watched) -> Result<Self, Error> {
-        let mut kernel = Kernel::load_or_adopt(&places.bpffs)?;
+        let mut kernel = Kernel::load_with(Pins::new(&places.bpffs), &Options::for_pods(places.max_pods))?;
         let pins = kernel.pins().clone();
         let clock = Clock::measure()?;
         let before = kernel.config()?;

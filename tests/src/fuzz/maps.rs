@@ -111,6 +111,7 @@ pub(super) fn config(node: &Node) -> Config {
         other: life,
         // A rule of its own, with a test of its own.
         tunnel_port: 0,
+        bridge_mac: node.bridge_mac,
         ..CONFIG
     }
 }

@@ -22,6 +22,8 @@ pub(super) struct Draft {
     padding: usize,
     /// Bytes that become others.
     noise: usize,
+    /// The checksum of an IPv4 header is wrong.
+    damaged: bool,
     /// A VLAN tag within the frame.
     tagged: bool,
 }
@@ -48,6 +50,7 @@ impl Draft {
             cut: 0,
             padding: 0,
             noise: 0,
+            damaged: false,
             tagged: false,
         }
     }
@@ -83,7 +86,7 @@ impl Draft {
         }
         let packet = &mut self.packet;
         let six = packet.source.is_ipv6();
-        match dice.below(16) {
+        match dice.below(18) {
             0 if !six => {
                 let words = 1 + dice.below(10);
                 packet.options = (0..words * 4)
@@ -142,6 +145,8 @@ impl Draft {
                 let text = if six { dice.of(&sixes) } else { dice.of(&others) };
                 packet.source = text.parse().unwrap_or(packet.source);
             }
+            15 => packet.destination_mac = dice.of(&[[2, 0x76, 0, 0, 0, 12], [2, 0, 0, 0, 0, 3], [0xff; 6]]),
+            16 => self.damaged = !six,
             _ => self.tagged = dice.percent(30),
         }
     }
@@ -149,6 +154,9 @@ impl Draft {
     /// The frame.
     pub(super) fn frame(&mut self, dice: &mut Dice) -> Vec<u8> {
         let mut bytes = self.raw.clone().unwrap_or_else(|| self.packet.bytes());
+        if let Some(byte) = bytes.get_mut(24).filter(|_| self.damaged && self.raw.is_none()) {
+            *byte ^= 1 << dice.below(8);
+        }
         let keep = bytes.len().saturating_sub(self.cut).max(15);
         bytes.truncate(keep);
         bytes.extend((0..self.padding).map(|n| n.to_le_bytes()[0]));

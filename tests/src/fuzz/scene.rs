@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{Step, maps::CLASSES, packets::Draft};
 use crate::{
-    kernel::packet::mac,
+    kernel::packet::{BRIDGE_MAC, mac},
     oracle::packet::{
         Hook, Run,
         node::{Kind, Network, Node, Other, Pod, Policy, Ports, Rule, UNKNOWN_POD, WORLD},
@@ -146,7 +146,17 @@ impl Scene {
         let dice = &mut self.dice;
         if dice.percent(15) {
             let place = dice.below(self.talks.len());
-            self.talks[place] = talk(dice, &self.node);
+            let fresh = talk(dice, &self.node);
+            // Between the same two ends as another one, so that they share the numbers of datagrams.
+            self.talks[place] = if dice.percent(25) {
+                Talk {
+                    own_port: fresh.own_port,
+                    peer_port: fresh.peer_port,
+                    ..dice.of(&self.talks)
+                }
+            } else {
+                fresh
+            };
         }
         let about = dice.of(&self.talks);
         let pod = self.node.pods[about.pod].clone();
@@ -377,6 +387,7 @@ fn node(dice: &mut Dice) -> Node {
     Node {
         bridge_v4: dice.percent(85),
         bridge_v6: dice.percent(85),
+        bridge_mac: BRIDGE_MAC,
         own_node_egress: dice.percent(20),
         keep_connections: dice.percent(15),
         forget_ended: dice.percent(50),

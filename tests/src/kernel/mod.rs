@@ -135,6 +135,8 @@ pub const CONFIG: Config = Config {
     sctp_established: 210,
     other: 600,
     tunnel_port: 8472,
+    bridge_mac: packet::BRIDGE_MAC,
+    reserved: [0; 2],
 };
 
 fn small() -> BTreeMap<&'static str, u32> {

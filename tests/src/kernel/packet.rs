@@ -13,6 +13,9 @@ pub const RST: u8 = 4;
 /// ACK.
 pub const ACK: u8 = 16;
 
+/// The bridge's MAC address, to which packets go that are not told otherwise.
+pub const BRIDGE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
 /// A packet under construction; [`Packet::bytes`] makes the frame.
 #[derive(Clone, Debug)]
 pub struct Packet {
@@ -51,7 +54,7 @@ impl Packet {
     pub fn new(source: impl Into<IpAddr>, destination: impl Into<IpAddr>, protocol: u8, body: &[u8]) -> Self {
         Self {
             source_mac: [2, 0, 0, 0, 0, 1],
-            destination_mac: [2, 0, 0, 0, 0, 2],
+            destination_mac: BRIDGE_MAC,
             source: source.into(),
             destination: destination.into(),
             protocol,
@@ -292,7 +295,7 @@ pub fn arp(frame_mac: [u8; 6], sender_mac: [u8; 6], sender: [u8; 4], target: [u8
 
 /// A frame of any type.
 pub fn frame(source_mac: [u8; 6], ethertype: u16, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![2, 0, 0, 0, 0, 2];
+    let mut frame = BRIDGE_MAC.to_vec();
     frame.extend(source_mac);
     frame.extend(ethertype.to_be_bytes());
     frame.extend(payload);

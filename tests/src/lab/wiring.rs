@@ -22,8 +22,10 @@ use super::{
 
 /// Wirings at once; the plugins' own locks let few of them run side by side anyway.
 const AT_ONCE: usize = 6;
-/// How long a pod that can not be wired is tried again before it is reported.
+/// How long, and how often at least, a pod that can not be wired is tried before it is reported. A kubelet goes on for
+/// ever; on a busy machine an agent may need a second ADD.
 const PATIENCE: Duration = Duration::from_secs(3);
+const TRIES: u32 = 4;
 
 impl Lab {
     fn pod_place(&self, pod: &Pod) -> Result<Place> {
@@ -56,16 +58,17 @@ impl Lab {
                     loop {
                         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
                         let Some(mut pod) = next else { return };
-                        let deadline = Instant::now() + PATIENCE;
-                        loop {
-                            match lab.start(&mut pod) {
-                                Ok(()) => pod.waiting = None,
-                                Err(error) => pod.waiting = Some(format!("{error:#}")),
-                            }
-                            if pod.waiting.is_none() || Instant::now() > deadline {
+                        let began = Instant::now();
+                        let mut tries = 0;
+                        while tries < TRIES || began.elapsed() < PATIENCE {
+                            if let Err(error) = lab.start(&mut pod) {
+                                pod.waiting = Some(format!("{error:#}"));
+                                tries += 1;
+                                thread::sleep(Duration::from_millis(300));
+                            } else {
+                                pod.waiting = None;
                                 break;
                             }
-                            thread::sleep(Duration::from_millis(300));
                         }
                         done.lock().unwrap_or_else(PoisonError::into_inner).push(pod);
                     }

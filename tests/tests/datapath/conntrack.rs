@@ -205,6 +205,13 @@ fn seeds_fill_gaps_and_replace_nothing_that_lives() {
         assert_eq!(kernel.flow(&key(4)).unwrap(), Some(second[3].1));
         assert_eq!(kernel.flows().unwrap().len(), 4, "one entry a connection");
 
+        // What only fragments began, the kernel knows better.
+        let unsure = (key(5), entry(state::DEFERRED | state::UNSURE, 0));
+        assert_eq!(kernel.seed(&[unsure]).unwrap(), 1);
+        assert_eq!(kernel.seed(&[(key(5), entry(state::DEFERRED, 0))]).unwrap(), 1);
+        assert_eq!(kernel.flow(&key(5)).unwrap().unwrap().state, state::DEFERRED);
+        assert_eq!(kernel.flows().unwrap().len(), 5);
+
         assert!(kernel.revoke(&key(1), 5).unwrap());
         let revoked = kernel.flow(&key(1)).unwrap().unwrap();
         assert_eq!(

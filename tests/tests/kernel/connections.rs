@@ -362,6 +362,49 @@ fn egress_beyond_the_pods_is_judged_after_translation() {
     });
 }
 
+// Covers: SEMANTICS 41, 50
+#[test]
+fn what_never_gets_to_the_second_stage_leaves_no_way_back() {
+    sandbox::run(|| {
+        let mut s = stage();
+        s.isolate(Direction::Egress);
+        s.isolate(Direction::Ingress);
+        let closed = |s: &mut Stage, asked: &Packet| {
+            let answer = asked.clone().reversed();
+            let verdict = s.sends_a(if asked.protocol == protocol::TCP {
+                answer.with_flags(SYN | ACK)
+            } else {
+                answer
+            });
+            assert!(!verdict.passed, "{verdict:?}");
+        };
+        // To a MAC address that is not the bridge's: no bridge hands it to its node.
+        for mac in [[2, 0, 0, 0, 0, 9], [0xff; 6], mac(B)] {
+            let asked = syn(A4, OUTSIDE, 1).to_mac(mac);
+            dropped(&s.a_sends(asked.clone()), Reason::NoBridge);
+            closed(&mut s, &asked);
+        }
+        // With a wrong checksum, with options or without: no node takes it.
+        for (port, options) in [(3, &[][..]), (4, &[7, 7, 4, 0, 0, 0, 0, 1])] {
+            let mut asked = syn(A4, OUTSIDE, port);
+            asked.options = options.to_vec();
+            let mut frame = asked.clone().from_mac(mac(A)).bytes();
+            frame[25] ^= 1;
+            dropped(&s.programs.run(FromPod, A, A, &frame).unwrap(), Reason::Malformed);
+            closed(&mut s, &asked);
+            passed(&s.a_sends(asked), Reason::Deferred);
+        }
+        // As the first fragment of what may never be whole: the answer waits for a whole packet.
+        let udp = Packet::udp((A4, 999), (OUTSIDE, 53));
+        let first = udp.clone().as_fragment(7, 0, true);
+        passed(&s.a_sends(first.clone()), Reason::Deferred);
+        passed(&s.a_sends(first), Reason::Deferred);
+        dropped(&s.sends_a(udp.clone().reversed()), Reason::MidStream);
+        passed(&s.a_sends(udp.clone()), Reason::Deferred);
+        passed(&s.sends_a(udp.reversed()), Reason::Established);
+    });
+}
+
 // Covers: SEMANTICS 41
 #[test]
 fn a_lost_tag_is_judged_at_the_destination() {

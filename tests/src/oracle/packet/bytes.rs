@@ -32,6 +32,8 @@ pub struct Ip {
     pub protocol: u8,
     /// What follows.
     pub content: Content,
+    /// IPv4: the header's checksum is wrong, and every node discards it.
+    pub damaged: bool,
 }
 
 /// Place in a datagram.
@@ -137,6 +139,7 @@ fn unread(six: bool, why: &'static str) -> Ip {
         fragment: Fragment::Whole,
         protocol: 0,
         content: Content::Broken(why),
+        damaged: false,
     }
 }
 
@@ -153,12 +156,22 @@ fn ipv4(bytes: &[u8], loose: bool, quote: bool) -> Ip {
         fragment: Fragment::Whole,
         protocol,
         content: Content::Broken("another version, or a header length that can not be"),
+        damaged: false,
     };
     let length = usize::from(header[0] & 15) * 4;
     let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
     if header[0] >> 4 != 4 || length < 20 || (!loose && total < length) || bytes.len() < length {
         return ip;
     }
+    // RFC 791: the one's complement sum of the header, its checksum included, is all ones.
+    let mut sum: u32 = bytes[..length]
+        .chunks_exact(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+        .sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    ip.damaged = sum != 0xffff;
     let place = u16::from_be_bytes([header[6], header[7]]);
     let datagram = u32::from(u16::from_be_bytes([header[4], header[5]]));
     ip.fragment = match (place & 0x1fff, place & 0x2000 != 0) {
@@ -206,6 +219,7 @@ fn ipv6(bytes: &[u8], loose: bool, quote: bool) -> Ip {
         fragment: Fragment::Whole,
         protocol: header[6],
         content: Content::Broken("another version"),
+        damaged: false,
     };
     if header[0] >> 4 != 6 {
         return ip;

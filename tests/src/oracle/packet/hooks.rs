@@ -123,6 +123,10 @@ impl Judge {
         } else {
             self.node.bridge_v4
         };
+        // A bridge hands to its node what is sent to its own MAC address, and to groups.
+        let to_bridge = run.frame.starts_with(&self.node.bridge_mac);
+        let to_group = run.frame.first().is_some_and(|first| first & 1 != 0) && to_many(ip);
+        let bridge = bridge && (to_bridge || to_group);
         let question = Question {
             pod: &pod,
             way: Way::Out,

@@ -73,6 +73,8 @@ struct Connection {
     cut: bool,
     /// It was passed on to be judged later.
     waits: bool,
+    /// As first fragments, of which nobody knows whether they arrive: answers stay away.
+    unsure: bool,
     /// It was judged at the pod's veth.
     direct: bool,
     /// Ended by the one that opened it, and by the other.
@@ -328,8 +330,7 @@ impl Judge {
         }
         let known = self.known(&key_of(question.pod.interface, &inner)?)?;
         match known {
-            Connection { cut: true, .. } => None,
-            Connection { waits: true, .. } => Some(Either("a connection that nobody judged yet")),
+            Connection { cut: true, .. } | Connection { unsure: true, .. } => None,
             _ => Some(Pass),
         }
     }
@@ -391,8 +392,7 @@ impl Judge {
         match known {
             Some(known) if known.opened != question.way && !opens => {
                 let answer = match known {
-                    Connection { cut: true, .. } => return Drop,
-                    Connection { waits: true, .. } => Either("an answer to what nobody judged yet"),
+                    Connection { cut: true, .. } | Connection { unsure: true, .. } => return Drop,
                     _ => Pass,
                 };
                 if answer == Pass || question.seen {
@@ -404,7 +404,8 @@ impl Judge {
             Some(known) if known.opened == question.way && !asks_again => {
                 let current = known.version == version;
                 // What was cut behind the bridge stays cut until policy changes; the next packet is judged there again.
-                if bridge && !question.is_open() && !known.direct && (current || !known.cut) {
+                let sure = !known.unsure && (current || !question.ip.damaged);
+                if bridge && !question.is_open() && !known.direct && (current || !known.cut) && sure {
                     touch(self);
                     return Wait;
                 }
@@ -430,6 +431,7 @@ impl Judge {
             version,
             cut: false,
             waits: false,
+            unsure: false,
             direct: false,
             ends: kept.map_or([false; 2], |known| known.ends),
             reset: kept.is_some_and(|known| known.reset),
@@ -444,7 +446,12 @@ impl Judge {
             if middle {
                 return Drop;
             }
-            self.connections.insert(key, Connection { waits: true, ..fresh });
+            if question.ip.damaged {
+                return Drop;
+            }
+            let unsure = matches!(question.ip.fragment, Fragment::First(..));
+            let waits = true;
+            self.connections.insert(key, Connection { waits, unsure, ..fresh });
             return Wait;
         }
         if !self.policy_allows(question) {

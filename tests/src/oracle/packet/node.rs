@@ -36,6 +36,9 @@ pub struct Node {
     pub bridge_v4: bool,
     /// IPv6 destinations are.
     pub bridge_v6: bool,
+    /// MAC address of the bridge.
+    #[serde(default = "bridge_mac")]
+    pub bridge_mac: [u8; 6],
     /// `ownNodeEgress: allow`.
     pub own_node_egress: bool,
     /// `existingConnections: keep`.
@@ -48,6 +51,10 @@ pub struct Node {
     pub others: Vec<Other>,
     /// What is known of networks.
     pub networks: Vec<Network>,
+}
+
+fn bridge_mac() -> [u8; 6] {
+    [2, 0, 0, 0, 0, 2]
 }
 
 /// A pod.
