@@ -214,7 +214,7 @@ impl Memory {
         } else {
             Strangers::Ignored
         };
-        let mut addresses = Addresses::new(world, terms, strangers);
+        let mut addresses = Addresses::new(world, terms, strangers).remembering(&self.matched);
         let mut entries = self.placed.entries().clone();
         for (address, owner) in addresses.other_than(self.placed.entries()) {
             let identity = numbers.identity(&owner.signature);
@@ -232,7 +232,7 @@ impl Memory {
                 .push(limits::too_many_addresses(entries.len(), limits.addresses));
             entries = most_needed(entries, limits.addresses);
             if takes {
-                addresses = Addresses::new(world, terms, Strangers::Anywhere);
+                addresses = Addresses::new(world, terms, Strangers::Anywhere).remembering(&self.matched);
             }
         }
         compiled.state.addresses = entries;

@@ -145,6 +145,20 @@ impl Matched {
         self.spaces.get(place).map(|(_, space)| space)
     }
 
+    /// What a pod of the world answers at an address that its status lists; `None` at others.
+    pub(crate) fn answers(&self, pod: &Pod, address: IpAddr) -> Option<Answers> {
+        let space = self.named(&pod.namespace)?;
+        let Ok(place) = space
+            .pods
+            .binary_search_by(|known| known.pod.name.as_str().cmp(&pod.name))
+        else {
+            // Who answers nothing is not kept.
+            return addresses(pod).contains(&address).then(Answers::new);
+        };
+        let mut at = space.pods.get(place)?.at.iter();
+        at.find(|at| at.address == address).map(|at| at.answers.clone())
+    }
+
     /// The namespace of this name.
     pub(crate) fn named(&self, name: &str) -> Option<&MatchedSpace> {
         let place = self

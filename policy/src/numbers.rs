@@ -68,6 +68,9 @@ impl Numbers {
     /// Frees the numbers that neither the last compilation nor the kernel uses. Call it after a plan was executed, with
     /// what the kernel then holds; without it numbers run out, and pods that get none stay closed.
     pub fn release(&mut self, observed: &State) {
+        if self.all_in_use() {
+            return;
+        }
         let used = Used::of(observed);
         self.identities.release(used.identities);
         self.slots.release(used.slots);
@@ -88,6 +91,16 @@ impl Numbers {
         self.terms.release(terms);
         let kept: BTreeSet<TermId> = self.terms.given.values().copied().collect();
         self.term_names.retain(|id, _| kept.contains(id));
+    }
+
+    /// Whether the last compilation used every number that is taken: then there is none to free.
+    fn all_in_use(&self) -> bool {
+        self.terms.all_in_use()
+            && self.identities.all_in_use()
+            && self.slots.all_in_use()
+            && self.port_sets.all_in_use()
+            && self.cookies.all_in_use()
+            && self.endpoints.all_in_use()
     }
 
     /// A compilation begins: what it asks for from here on is what it uses.
@@ -249,6 +262,10 @@ impl<K: Ord + Clone> Pool<K> {
             };
         }
         self.taken.extend(inside);
+    }
+
+    fn all_in_use(&self) -> bool {
+        self.taken.is_subset(&self.current)
     }
 
     fn release(&mut self, held: BTreeSet<u32>) {

@@ -15,6 +15,7 @@ use vethwall_common::{
 };
 
 use crate::{
+    matched::Matched,
     model::{Endpoint, Pod},
     signature::Signature,
     term::Answers,
@@ -50,6 +51,8 @@ pub(crate) struct Addresses<'w> {
     world: &'w World,
     terms: &'w Terms,
     strangers: Strangers,
+    /// What pods answered when they were asked last, in this world and with these terms.
+    matched: Option<&'w Matched>,
     /// What nodes answer, by address; of several nodes each.
     nodes: BTreeMap<IpAddr, Vec<Answers>>,
     own: BTreeSet<IpAddr>,
@@ -76,9 +79,18 @@ impl<'w> Addresses<'w> {
             world,
             terms,
             strangers,
+            matched: None,
             nodes,
             own: world.own_addresses(),
             local,
+        }
+    }
+
+    /// With what pods answered already, in this world and to these terms.
+    pub(crate) fn remembering(self, matched: &'w Matched) -> Self {
+        Self {
+            matched: Some(matched),
+            ..self
         }
     }
 
@@ -149,6 +161,9 @@ impl<'w> Addresses<'w> {
     }
 
     fn answers(&self, pod: &Pod, address: IpAddr) -> Answers {
+        if let Some(known) = self.matched.and_then(|matched| matched.answers(pod, address)) {
+            return known;
+        }
         let labels = self.world.namespace_labels(&pod.namespace);
         let local = self.terms.in_namespace(&pod.namespace, &labels);
         self.terms.of_pod(&local, pod, Some(address))

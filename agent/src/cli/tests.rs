@@ -436,7 +436,10 @@ fn the_agent_gets_its_flags() {
     assert_eq!(config.max_pods, 110);
     for wrong in [["--hook", "xdp"], ["--max-pods", "0"], ["--max-pods", "many"]] {
         let line = ["vethwall", "agent", "--manifests", "/m"];
-        assert!(Cli::try_parse_from(line.iter().chain(&wrong)).is_err(), "{wrong:?}");
+        assert!(
+            Cli::try_parse_from(line.iter().chain(&wrong)).is_err(),
+            "{wrong:?}"
+        );
     }
     assert!(!config.node.is_empty());
 }

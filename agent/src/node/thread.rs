@@ -16,9 +16,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 use vethwall_cni::{code, proto};
 use vethwall_common::maps::EVENTS_LOST;
-use vethwall_datapath::{
-    Choice, Clock, Error, Hook, Kernel, Maps, Options, Pins, attach, grace, veth,
-};
+use vethwall_datapath::{Choice, Clock, Error, Hook, Kernel, Maps, Options, Pins, attach, grace, veth};
 use vethwall_policy::model::Endpoint;
 
 use super::{

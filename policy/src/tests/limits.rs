@@ -129,6 +129,19 @@ fn with_too_many_prefixes_blocks_allow_nothing_and_deny_everything() {
     let short = compiled(vec![ingress("x/many", &many), few], limits);
     assert_eq!(codes(&short), ["LIM002"]);
     assert!(!enters(&short, 7, "10.1.0.1") && enters(&short, 8, "10.1.0.1"));
+    let limits_that_suffice = (1..=20).find(|most| {
+        let limits = Limits {
+            prefixes: *most,
+            ..Limits::default()
+        };
+        codes(&compiled(vec![ingress("x/many", &many)], limits)).is_empty()
+    });
+    let enough = compiled(vec![ingress("x/many", &many)], Limits::default());
+    assert_eq!(
+        limits_that_suffice,
+        Some(enough.state.prefixes.len()),
+        "as many as it writes"
+    );
     let rule = ClusterRule {
         peers: Peers::Some(many),
         ..acts(RuleAction::Deny, Peer::Nothing)

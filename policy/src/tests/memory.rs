@@ -2,14 +2,19 @@
 
 use proptest::{prelude::*, sample::Index, strategy::ValueTree as _};
 
+use vethwall_common::Direction::Ingress;
+
 use crate::{
-    compile::{Compiler, compile, compile_within},
+    compile::{Compiled, Compiler, compile, compile_within},
     limits::Limits,
     numbers::Numbers,
     plan::{execute, plan},
+    reader::lookup,
     state::State,
     tests::compile::meaning,
     tests::random::{Parts, parts},
+    tests::small::{WEB, ingress, with, world},
+    tests::world::{TCP, endpoint, ip},
     world::World,
 };
 
@@ -76,4 +81,19 @@ fn a_compiler_may_be_shown_another_world() {
         assert_eq!(meaning(&world, &compiled), meaning(&world, &fresh));
         compiler.release(&compiled.state);
     }
+}
+
+#[test]
+fn an_interface_that_passes_to_another_pod_takes_nothing_along() {
+    let mut world = with(world(), &[ingress(vec![])]);
+    let mut compiler = Compiler::default();
+    let isolates =
+        |compiled: &Compiled| lookup(&compiled.state, WEB, Ingress, ip("8.8.8.8"), TCP, 80).allow == 0;
+    assert!(
+        isolates(&compiler.compile(&world)),
+        "x/web, whom a policy selects"
+    );
+    world.attach(endpoint(WEB, world.pod("x", "db").unwrap()));
+    world.detach(8);
+    assert!(!isolates(&compiler.compile(&world)), "x/db, whom none does");
 }

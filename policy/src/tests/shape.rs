@@ -8,9 +8,8 @@ use vethwall_common::{
 };
 
 use crate::{
-    compile::{Attribution, compile},
+    compile::{Attribution, Compiler},
     model::{Mode, NetworkPolicy, Object, Peers, Pod, PolicyRef, PortMatch, Ports, Rule},
-    numbers::Numbers,
     reader,
     tests::small::{WEB, ask, compiled, ingress, web, with, world},
     tests::world::{TCP, ip, own, pod, policy, rule, tcp},
@@ -170,23 +169,23 @@ fn neighbouring_ranges_become_one() {
 
 #[test]
 fn numbers_are_kept_while_in_use_and_come_back_late() {
-    let mut numbers = Numbers::default();
+    let mut compiler = Compiler::default();
     let mut world = world();
     let mut seen = Vec::new();
     for i in 0..20_000u16 {
         // More policies than there are slots, one after the other.
         world.apply(Object::NetworkPolicy(ingress(vec![rule(&[], &[tcp(i, i)])])));
-        let compiled = compile(&world, &mut numbers);
+        let compiled = compiler.compile(&world);
         assert_eq!(compiled.problems, vec![], "{i}");
         seen.push((
             compiled.state.endpoints[&WEB].ingress.slot(),
             compiled.state.endpoints[&WEB].index,
         ));
-        numbers.release(&compiled.state);
+        compiler.release(&compiled.state);
         if i % 1000 != 0 {
             continue;
         }
-        assert_eq!(compile(&world, &mut numbers), compiled);
+        assert_eq!(compiler.compile(&world), compiled);
     }
     assert!(
         seen.windows(100)
@@ -200,7 +199,7 @@ fn numbers_are_kept_while_in_use_and_come_back_late() {
 fn a_kernel_that_somebody_else_wrote_keeps_its_numbers_and_indices() {
     let world = with(world(), &[ingress(vec![rule(&[own(&[])], &[tcp(80, 80)])])]);
     let old = compiled(&world).state;
-    let new = compile(&world, &mut Numbers::above(&old)).state;
+    let new = Compiler::above(&old).compile(&world).state;
     assert!(new.slots.keys().all(|slot| !old.slots.contains_key(slot)));
     assert!(new.verdicts.keys().all(|key| {
         !old.verdicts

@@ -451,7 +451,14 @@ impl Judge {
             }
             let unsure = matches!(question.ip.fragment, Fragment::First(..));
             let waits = true;
-            self.connections.insert(key, Connection { waits, unsure, ..fresh });
+            self.connections.insert(
+                key,
+                Connection {
+                    waits,
+                    unsure,
+                    ..fresh
+                },
+            );
             return Wait;
         }
         if !self.policy_allows(question) {
