@@ -54,11 +54,11 @@ impl Numbers {
     /// Interfaces keep their endpoint index.
     pub fn above(observed: &State) -> Self {
         let mut numbers = Self::default();
-        let used = Used::of(observed);
-        numbers.identities.avoid(used.identities);
-        numbers.slots.avoid(used.slots);
-        numbers.port_sets.avoid(used.port_sets);
-        numbers.cookies.avoid(used.cookies);
+        let used = Used(observed);
+        numbers.identities.avoid(used.identities());
+        numbers.slots.avoid(used.slots());
+        numbers.port_sets.avoid(used.port_sets());
+        numbers.cookies.avoid(used.cookies());
         for (ifindex, record) in &observed.endpoints {
             numbers.endpoints.give(*ifindex, u32::from(record.index));
         }
@@ -71,12 +71,12 @@ impl Numbers {
         if self.all_in_use() {
             return;
         }
-        let used = Used::of(observed);
-        self.identities.release(used.identities);
-        self.slots.release(used.slots);
-        self.port_sets.release(used.port_sets);
-        self.cookies.release(used.cookies);
-        self.endpoints.release(used.indices);
+        let used = Used(observed);
+        self.identities.release(|| used.identities());
+        self.slots.release(|| used.slots());
+        self.port_sets.release(|| used.port_sets());
+        self.cookies.release(|| used.cookies());
+        self.endpoints.release(|| used.indices());
         // Terms do not reach the kernel, but remembered signatures and slots speak of them, and so does what was resolved
         // for a slot that had no room for it.
         let mut terms: BTreeSet<TermId> = self.identities.given.keys().flat_map(Signature::terms).collect();
@@ -88,7 +88,7 @@ impl Numbers {
         };
         let peers: Vec<_> = terms.iter().filter_map(peers).collect();
         terms.extend(peers);
-        self.terms.release(terms);
+        self.terms.release(|| terms);
         let kept: BTreeSet<TermId> = self.terms.given.values().copied().collect();
         self.term_names.retain(|id, _| kept.contains(id));
     }
@@ -268,7 +268,12 @@ impl<K: Ord + Clone> Pool<K> {
         self.taken.is_subset(&self.current)
     }
 
-    fn release(&mut self, held: BTreeSet<u32>) {
+    /// Keeps what is in use and what is `held`, which is asked only where something may be free.
+    fn release(&mut self, held: impl FnOnce() -> BTreeSet<u32>) {
+        if self.all_in_use() {
+            return;
+        }
+        let held = held();
         self.given
             .retain(|_, number| self.current.contains(number) || held.contains(number));
         self.taken = held;
@@ -277,40 +282,39 @@ impl<K: Ord + Clone> Pool<K> {
 }
 
 /// Numbers in a state.
-struct Used {
-    identities: BTreeSet<u32>,
-    slots: BTreeSet<u32>,
-    port_sets: BTreeSet<u32>,
-    cookies: BTreeSet<u32>,
-    indices: BTreeSet<u32>,
-}
+struct Used<'s>(&'s State);
 
-impl Used {
-    fn of(state: &State) -> Self {
-        let endpoints = || state.endpoints.values();
-        let verdicts = || state.verdicts.iter();
-        let addresses = state.addresses.values().map(|entry| entry.identity.0);
-        let prefixes = state.prefixes.values().map(|entry| entry.identity.0);
-        let by_endpoints = endpoints().flat_map(|record| [record.ingress.slot(), record.egress.slot()]);
-        let by_records = state.slots.values().map(|record| record.cookie.0);
-        let by_entries = verdicts().flat_map(|(_, entry)| {
+impl Used<'_> {
+    fn identities(&self) -> BTreeSet<u32> {
+        let verdicts = self.0.verdicts.keys().map(|key| key.identity.0);
+        let addresses = self.0.addresses.values().map(|entry| entry.identity.0);
+        let prefixes = self.0.prefixes.values().map(|entry| entry.identity.0);
+        set(verdicts.chain(addresses).chain(prefixes))
+    }
+
+    fn slots(&self) -> BTreeSet<u32> {
+        let endpoints = self.0.endpoints.values();
+        let endpoints = endpoints.flat_map(|record| [record.ingress.slot(), record.egress.slot()]);
+        let verdicts = self.0.verdicts.keys().map(|key| key.slot);
+        set(endpoints.chain(self.0.slots.keys().copied()).chain(verdicts))
+    }
+
+    fn port_sets(&self) -> BTreeSet<u32> {
+        let verdicts = self.0.verdicts.values().map(|entry| entry.port_set);
+        set(verdicts.chain(self.0.ports.keys().map(|key| key.set)))
+    }
+
+    fn cookies(&self) -> BTreeSet<u32> {
+        let records = self.0.slots.values().map(|record| record.cookie.0);
+        let entries = self.0.verdicts.values().flat_map(|entry| {
             let ranges = entry.ranges.iter().map(|range| range.cookie.0);
             ranges.chain([entry.cookie.0])
         });
-        Self {
-            identities: set(verdicts()
-                .map(|(key, _)| key.identity.0)
-                .chain(addresses)
-                .chain(prefixes)),
-            slots: set(by_endpoints
-                .chain(state.slots.keys().copied())
-                .chain(verdicts().map(|(key, _)| key.slot))),
-            port_sets: set(verdicts()
-                .map(|(_, entry)| entry.port_set)
-                .chain(state.ports.keys().map(|key| key.set))),
-            cookies: set(by_records.chain(by_entries)),
-            indices: set(endpoints().map(|record| u32::from(record.index))),
-        }
+        set(records.chain(entries))
+    }
+
+    fn indices(&self) -> BTreeSet<u32> {
+        set(self.0.endpoints.values().map(|record| u32::from(record.index)))
     }
 }
 
