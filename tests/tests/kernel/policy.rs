@@ -1,6 +1,6 @@
 //! Who is allowed what: slots, identities, ports, the own node, local senders, events.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::*;
 
@@ -298,8 +298,12 @@ fn a_port_scan_is_told_up_to_a_limit_and_counted_beyond() {
         let mut s = stage();
         let limited = |s: &Stage| s.programs.kernel.counters().unwrap()[maps::EVENTS_LIMITED as usize];
         s.isolate(Direction::Ingress);
-        let ports = 4000;
+        let (ports, some) = (1500, 300);
+        let started = Instant::now();
         for port in 1..=ports {
+            if port == some && started.elapsed() > Duration::from_millis(800) {
+                return told::skipped("an emulated machine sends less in a tick than the limit");
+            }
             dropped(&s.sends_a(syn(FRIEND, A4, port)), Reason::NoRule);
         }
         let told = u64::try_from(s.programs.told().len()).unwrap();
