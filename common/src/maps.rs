@@ -26,6 +26,9 @@ pub const TO_POD: &str = "to_pod";
 pub const FROM_BRIDGE: &str = "from_bridge";
 /// tc program that does nothing; never attached. Benchmarks subtract it.
 pub const BASELINE: &str = "baseline";
+/// Name of the program that does nothing but look one connection up, by the key that the frame begins with: what a hash
+/// costs on a machine.
+pub const ONE_LOOKUP: &str = "one_lookup";
 
 /// Array of [`crate::endpoint::EndpointRecord`] by ifindex modulo [`crate::endpoint::ENDPOINT_ARRAY_SIZE`].
 pub const ENDPOINTS: &str = "ENDPOINTS";

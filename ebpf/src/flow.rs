@@ -24,7 +24,8 @@ use vethwall_common::{
 use crate::{
     address::Words,
     maps::{FLOWS, FLOWS_NEW, FRAGMENTS},
-    parse::{Packet, marks},
+    parse::{Bytes as _, Packet, marks},
+    skb::Frame,
 };
 
 /// Life of the memory of a first fragment, in ticks: the kernel keeps incomplete datagrams for 30 s (`ipfrag_time`).
@@ -99,6 +100,18 @@ pub(crate) struct Found {
     entry: *mut FlowEntry,
     /// It stands in the table of established flows.
     pub(crate) established: bool,
+}
+
+/// Whether there is a connection whose key the frame begins with.
+#[inline(always)]
+pub(crate) fn is_known(frame: Frame) -> bool {
+    const WORDS: usize = size_of::<FlowKey>() / 4;
+    let Some(key) = frame.fixed::<0, WORDS>() else {
+        return false;
+    };
+    // SAFETY: a key is that many words, and any bytes are one.
+    let key = unsafe { &*ptr::from_ref(&key).cast::<FlowKey>() };
+    FLOWS.get_ptr(key).is_some()
 }
 
 /// Looks for a connection.

@@ -54,6 +54,15 @@ fn baseline(_: TcContext) -> i32 {
     skb::UNSPEC
 }
 
+/// One look-up of a connection, by the key that the frame begins with: what a benchmark compares with.
+#[classifier]
+fn one_lookup(context: TcContext) -> i32 {
+    match flow::is_known(skb::Frame::new(&context)) {
+        true => skb::UNSPEC,
+        false => skb::SHOT,
+    }
+}
+
 /// The kernel lends its GPL-only helpers to objects whose licence it knows as compatible.
 #[cfg_attr(target_arch = "bpf", unsafe(link_section = "license"))]
 #[cfg_attr(target_arch = "bpf", unsafe(no_mangle))]

@@ -30,12 +30,15 @@ use vethwall_common::{
     config::Config,
     entry::{Entry, Key},
     event::Event,
+    flow::FlowKey,
     maps,
     verdict::{Action, Reason},
 };
 use vethwall_datapath::{Events, Kernel, Maps, Options, Pins};
 
 pub use packet::Packet;
+
+use zerocopy::IntoBytes as _;
 
 use crate::sandbox::{BPFFS, ip};
 
@@ -344,11 +347,22 @@ impl Programs {
 
     /// The same for the program that does nothing: what running costs by itself, in nanoseconds.
     pub fn baseline(&mut self, ifindex: u32, frame: &[u8], repeat: u32) -> Result<u64> {
-        let program = self.kernel.program(maps::BASELINE)?;
+        Ok(self.yardstick(maps::BASELINE, ifindex, frame, repeat)?.1)
+    }
+
+    /// The same for the program that looks one connection up, which must be known.
+    pub fn one_lookup(&mut self, key: &FlowKey, repeat: u32) -> Result<u64> {
+        let (returned, cost) = self.yardstick(maps::ONE_LOOKUP, key.ifindex, key.as_bytes(), repeat)?;
+        ensure!(returned == -1, "the connection is not known");
+        Ok(cost)
+    }
+
+    fn yardstick(&mut self, name: &str, ifindex: u32, frame: &[u8], repeat: u32) -> Result<(i32, u64)> {
+        let program = self.kernel.program(name)?;
         if program.fd().is_err() {
             program.load()?;
         }
-        Ok(self.measure(maps::BASELINE, ifindex, ifindex, frame, repeat)?.1)
+        self.measure(name, ifindex, ifindex, frame, repeat)
     }
 
     fn measure(

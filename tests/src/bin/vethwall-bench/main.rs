@@ -17,7 +17,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use vethwall_common::{config::Config, protocol};
+use vethwall_common::{config::Config, flow::FlowKey, protocol};
 use vethwall_datapath::Options;
 use vethwall_policy::{
     compile::compile_within,
@@ -195,6 +195,10 @@ impl Bench {
         let denied = Packet::tcp((PEER4, 40_000), (POD4, 81), SYN).to_mac(mac(POD));
         let mut rows = vec![
             (
+                "one look-up of a connection, and nothing else",
+                self.one_lookup()?,
+            ),
+            (
                 "established, to the pod, IPv4",
                 self.established(Program::ToPod, &in4)?,
             ),
@@ -231,6 +235,21 @@ impl Bench {
                 config.flags & !Config::EVENTS
             };
         })
+    }
+
+    /// What every packet costs at least: the hash of its connection.
+    fn one_lookup(&mut self) -> Result<f64> {
+        let packet = Packet::tcp((PEER4, 40_000), (POD4, 80), SYN).to_mac(mac(POD));
+        let (peer, own) = (IpAddr::from(PEER4).into(), IpAddr::from(POD4).into());
+        let key = FlowKey::between(POD, protocol::TCP, (peer, 40_000), (own, 80));
+        self.established(Program::ToPod, &packet)?;
+        let frame = packet.bytes();
+        let (mut best, mut empty) = (u64::MAX, u64::MAX);
+        for _ in 0..TRIES {
+            best = best.min(self.programs.one_lookup(&key, REPEAT)?);
+            empty = empty.min(self.programs.baseline(POD, &frame, REPEAT)?);
+        }
+        Ok(best as f64 - empty as f64)
     }
 
     /// A packet of a connection that is known and answered.
