@@ -48,6 +48,8 @@ impl Config {
     pub const KEEP_CONNECTIONS: u32 = 4;
     /// As [`Config::BRIDGE_V4`], for IPv6 (`bridge-nf-call-ip6tables`).
     pub const BRIDGE_V6: u32 = 8;
+    /// Either family.
+    pub const BRIDGE: u32 = Self::BRIDGE_V4 | Self::BRIDGE_V6;
     /// [`crate::maps::ENDPOINT_OVERFLOW`] is not empty. Set before its first entry, so that only then is a packet's
     /// interface looked up there.
     pub const OVERFLOW: u32 = 16;

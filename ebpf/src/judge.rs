@@ -36,7 +36,7 @@ use vethwall_common::{
 use crate::{
     address::Words,
     case::{Case, origin, stage, zero},
-    count, event,
+    checksum, count, event,
     flow::{self, Revocable},
     lookup::{self, Answer, Peer},
     parse::{self, Packet, marks},
@@ -242,7 +242,7 @@ fn connection(raw: *mut __sk_buff, case: &mut Case, config: &Config) -> Decision
 /// Whether the node will take the packet, so that its second stage comes.
 #[inline(never)]
 fn arrives(raw: *mut __sk_buff, packet: &Packet) -> u64 {
-    parse::arrives(&Frame::from_raw(raw), packet) as u64
+    checksum::arrives(&Frame::from_raw(raw), packet) as u64
 }
 
 /// Whether the packet, of no known connection, belongs to one that began before (SEMANTICS 46): then it may be an answer,

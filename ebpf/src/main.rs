@@ -11,6 +11,7 @@
 
 mod address;
 mod case;
+mod checksum;
 mod count;
 mod event;
 mod flow;

@@ -32,7 +32,7 @@ pub(crate) const ETHERNET: u32 = 14;
 const IPV4: u32 = 20;
 const IPV6: u32 = 40;
 /// Offset of the transport header behind an IPv4 header without options.
-const PLAIN4: u32 = ETHERNET + IPV4;
+pub(crate) const PLAIN4: u32 = ETHERNET + IPV4;
 /// Offset of the transport header behind an IPv6 header without extensions.
 const PLAIN6: u32 = ETHERNET + IPV6;
 /// Extension headers that are walked; more than any honest sender uses.
@@ -129,7 +129,7 @@ fn halves(word: u32) -> (u16, u16) {
 
 /// The four bytes of a word, the first in memory first.
 #[inline(always)]
-fn bytes(word: u32) -> [u8; 4] {
+pub(crate) fn bytes(word: u32) -> [u8; 4] {
     u32::from_be(word).to_be_bytes()
 }
 
@@ -171,36 +171,6 @@ pub(crate) fn ipv4(frame: &impl Bytes, packet: &mut Packet) {
         packet.transport = (ETHERNET + words * 4) as u16;
         transport(&Shifted(frame, ETHERNET + words * 4), packet, available, false);
     }
-}
-
-/// Whether the node's IP layer would take the packet (RFC 1122, 3.2.1.2: one with a wrong header checksum is discarded).
-/// Asked where a packet leaves something behind that a later judgement has to confirm. IPv6 has no such checksum.
-#[inline(always)]
-pub(crate) fn arrives(frame: &impl Bytes, packet: &Packet) -> bool {
-    if !packet.source.is_v4() {
-        return true;
-    }
-    let Some(header) = frame.fixed::<ETHERNET, 5>() else {
-        return false;
-    };
-    let mut sum = 0_u64;
-    for word in header {
-        sum += word as u64;
-    }
-    let options = (bytes(header[0])[0] as u32 & 0xf).saturating_sub(5);
-    for number in 0..10 {
-        if number < options {
-            let Some([word]) = frame.at::<1>(PLAIN4 + number * 4) else {
-                return false;
-            };
-            sum += word as u64;
-        }
-    }
-    // The sum of words folds to that of half words, in either byte order (RFC 1071).
-    for _ in 0..3 {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum == 0xffff
 }
 
 /// Reads an IPv6 packet behind the ethernet header.

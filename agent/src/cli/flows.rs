@@ -215,7 +215,7 @@ fn why(flow: &Flow) -> String {
         Reason::FlowTable => "the flow could not be stored",
         Reason::MidStream => "in the middle of a connection that nobody knows",
         Reason::Tunnel => "to the nodes' tunnel, where it could pass for another pod's",
-        Reason::NoBridge => "beyond the pods, and the bridge has no program to judge it",
+        Reason::NoBridge => "beyond the pods, and nothing behind the bridge could judge it",
         Reason::Revoked if policies.is_empty() => "policy no longer allows this connection",
         Reason::Revoked => {
             return format!("policy no longer allows this connection (isolated by {policies})");

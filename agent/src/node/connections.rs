@@ -41,7 +41,7 @@ use vethwall_datapath::{
 };
 use vethwall_policy::state::State;
 
-use super::{Input, thread::Node};
+use super::Input;
 use crate::api::status;
 
 /// Drops that the kernel is asked about in a second.
@@ -54,33 +54,6 @@ const MANY: usize = 32;
 const DUMP_PAUSE: Duration = Duration::from_secs(1);
 
 const SECOND: Duration = Duration::from_secs(1);
-
-impl Node {
-    /// Makes the connections of these interfaces known.
-    pub(super) fn seed(&mut self, interfaces: &BTreeSet<u32>) {
-        if interfaces.is_empty() {
-            return;
-        }
-        let (maps, observed) = self.control.parts();
-        let known = self.connections.counts.seeded;
-        self.connections
-            .note(|this| this.seed(&Conntrack::open()?, maps, observed, interfaces));
-        let seeded = self.connections.counts.seeded - known;
-        if seeded > 0 {
-            info!(seeded, "connections that are older than the programs are known");
-        }
-    }
-
-    /// Asks the kernel about what was dropped.
-    pub(super) fn follow_drops(&mut self) {
-        if self.connections.queue.is_empty() {
-            return;
-        }
-        let (maps, observed) = self.control.parts();
-        self.connections
-            .note(|this| this.follow(&Conntrack::open()?, maps, observed, Instant::now()));
-    }
-}
 
 /// Who knows of connections.
 pub(super) trait Tracker {
@@ -202,6 +175,26 @@ impl Connections {
     /// Why the kernel could not be asked, the last time.
     pub(super) fn error(&self) -> Option<&str> {
         self.error.as_deref()
+    }
+
+    /// Makes the connections of these interfaces known.
+    pub(super) fn know(&mut self, (maps, observed): (&mut impl Maps, &State), interfaces: &BTreeSet<u32>) {
+        if interfaces.is_empty() {
+            return;
+        }
+        let known = self.counts.seeded;
+        self.note(|this| this.seed(&Conntrack::open()?, maps, observed, interfaces));
+        let seeded = self.counts.seeded - known;
+        if seeded > 0 {
+            info!(seeded, "connections that are older than the programs are known");
+        }
+    }
+
+    /// Asks the kernel about what was dropped.
+    pub(super) fn follow_drops(&mut self, (maps, observed): (&mut impl Maps, &State)) {
+        if !self.queue.is_empty() {
+            self.note(|this| this.follow(&Conntrack::open()?, maps, observed, Instant::now()));
+        }
     }
 
     fn note(&mut self, ask: impl FnOnce(&mut Self) -> Result<(), Error>) {

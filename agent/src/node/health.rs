@@ -8,7 +8,10 @@ use vethwall_common::{
 };
 use vethwall_datapath::{Hook, Maps};
 
-use super::thread::{Known, Node};
+use super::{
+    problems::problem,
+    thread::{Known, Node},
+};
 use crate::api::{
     Mode, PolicyName,
     status::{
@@ -249,14 +252,6 @@ impl Node {
             }
         }
         problems
-    }
-}
-
-pub(super) fn problem(code: &str, message: String, hint: Option<&str>) -> Problem {
-    Problem {
-        code: code.to_owned(),
-        message,
-        hint: hint.map(str::to_owned),
     }
 }
 

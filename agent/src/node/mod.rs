@@ -18,9 +18,11 @@ pub mod control;
 pub mod existing;
 pub mod flannel;
 mod health;
+mod problems;
 mod settings;
 mod surroundings;
 pub mod thread;
+mod watch;
 
 use std::{collections::BTreeMap, net::IpAddr};
 

@@ -6,30 +6,27 @@ use tracing::{info, warn};
 use vethwall_common::config::Config;
 use vethwall_datapath::{Clock, Maps};
 
-use super::{surroundings::BRIDGE, thread::Node};
 use crate::api::status::{ExistingConnections, OwnNodeEgress, Settings};
 
 /// kube-proxy's day for established TCP (`--conntrack-tcp-timeout-established`). The kernel's five days are more than a
 /// table of bounded size should promise.
 const DAY: u64 = 24 * 60 * 60;
 
-impl Node {
-    /// Whoever raises the kernel's lifetimes wants idle connections to go on.
-    pub(super) fn follow_sysctls(&mut self) {
-        let written = self.control.maps().config().and_then(|before| {
-            let config = config(&before, self.settings, self.clock, &sysctl);
-            if config == before {
-                return Ok(());
-            }
-            info!("lifetimes of connections follow the kernel's");
-            self.control.maps_mut().set_config(&config)
-        });
-        if let Err(error) = written {
-            warn!(
-                "can not tell the programs how long connections live: {}",
-                error.chain()
-            );
+/// Tells the programs lifetimes that changed: whoever raises the kernel's wants idle connections to go on.
+pub(super) fn follow_sysctls(maps: &mut impl Maps, settings: Settings, clock: Clock) {
+    let written = maps.config().and_then(|before| {
+        let config = config(&before, settings, clock, &sysctl);
+        if config == before {
+            return Ok(());
         }
+        info!("lifetimes of connections follow the kernel's");
+        maps.set_config(&config)
+    });
+    if let Err(error) = written {
+        warn!(
+            "can not tell the programs how long connections live: {}",
+            error.chain()
+        );
     }
 }
 
@@ -58,7 +55,7 @@ pub(super) fn config(
         let seconds = kernel.max().unwrap_or_default().max(least).min(DAY);
         clock.ticks(Duration::from_secs(seconds)) + 1
     };
-    let mut flags = Config::EVENTS | before.flags & (BRIDGE | Config::OVERFLOW);
+    let mut flags = Config::EVENTS | before.flags & (Config::BRIDGE | Config::OVERFLOW);
     match settings.existing_connections {
         ExistingConnections::Rejudge => {}
         ExistingConnections::Keep => flags |= Config::KEEP_CONNECTIONS,

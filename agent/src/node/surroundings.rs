@@ -1,76 +1,38 @@
-//! What is around our programs: whether the kernel translates Services where we can see it, who else is on the bridge,
-//! and whether anybody has taken a program off.
-//!
-//! Egress beyond the pods is judged in two stages only where the second one is certain ([`Node::look_at_bridge`]):
-//!
-//! ```text
-//! the bridge carries from_bridge                       else KRN003
-//! bridge-nf-call-iptables, -ip6tables, each family     else KRN001, KRN005, KRN002
-//! every port of the bridge carries to_pod              else KRN006: what is translated to such a port passes no hook
-//! kube-proxy is not in IPVS mode                       else KRN008: it translates behind every hook of ours
-//! pods are ports of the bridge                         else KRN009
-//! ```
-//!
-//! Where it is not, nothing is deferred and such egress of an isolated pod is dropped (reason `no_bridge`).
+//! What was found around our programs, and what follows from it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Instant};
 
-use tracing::{info, warn};
+use tracing::warn;
 use vethwall_common::config::Config;
-use vethwall_datapath::{
-    Error, Maps, attach,
-    surroundings::{self, Interface, Presence},
-    veth,
-};
+use vethwall_datapath::surroundings::Presence;
 
-use super::{health::problem, thread::Node};
-use crate::api::status::Problem;
-
-/// Egress beyond the pods waits for its second stage.
-pub(super) const BRIDGE: u32 = Config::BRIDGE_V4 | Config::BRIDGE_V6;
-
-const BRIDGE_NF: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
-const BRIDGE_NF6: &str = "/proc/sys/net/bridge/bridge-nf-call-ip6tables";
 /// kube-proxy in IPVS mode has the Services' addresses on it.
-const IPVS: &str = "kube-ipvs0";
-/// How long a port may be without a program: the bridge plugin makes it, and ours attaches to it when portmap is done. A
-/// pod does not run before that.
-const BEING_WIRED: Duration = Duration::from_secs(10);
-/// How long it is told that a program was taken off.
-const REMEMBERED: Duration = Duration::from_secs(600);
+pub(super) const IPVS: &str = "kube-ipvs0";
 
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Surroundings {
     /// The sysctls of br_netfilter, IPv4 and IPv6; `None` where it is not loaded.
     pub(super) bridge_nf: [Option<bool>; 2],
-    ipvs: bool,
+    pub(super) ipvs: bool,
     /// Ports of the bridge without a program, and since when.
-    bare: BTreeMap<u32, (String, Instant)>,
+    pub(super) bare: BTreeMap<u32, (String, Instant)>,
     /// The same, for long enough to be nobody's that is being wired.
-    foreign: Vec<String>,
+    pub(super) foreign: Vec<String>,
     /// Pods whose interface is no port of the bridge.
-    elsewhere: Vec<String>,
+    pub(super) elsewhere: Vec<String>,
     /// Interfaces where somebody else's programs stand before ours.
-    behind: BTreeMap<String, Vec<u32>>,
+    pub(super) behind: BTreeMap<String, Vec<u32>>,
     /// Interfaces from which our program was taken, how often, and when last.
-    taken: BTreeMap<String, (u32, Instant)>,
+    pub(super) taken: BTreeMap<String, (u32, Instant)>,
     /// Looked once: from then on a port that comes is one that is being wired.
-    looked: bool,
-    error: Option<String>,
-}
-
-fn sysctl(path: &str) -> Option<bool> {
-    Some(fs::read_to_string(path).ok()?.trim() == "1")
+    pub(super) looked: bool,
+    pub(super) error: Option<String>,
 }
 
 impl Surroundings {
     /// The flags for a bridge that carries its program.
-    fn flags(&self) -> u32 {
+    pub(super) fn flags(&self) -> u32 {
         let flag = |family: usize, flag| {
             if self.bridge_nf[family] == Some(true) {
                 flag
@@ -84,14 +46,14 @@ impl Surroundings {
         flag(0, Config::BRIDGE_V4) | flag(1, Config::BRIDGE_V6)
     }
 
-    fn take(&mut self, interface: &str) {
+    pub(super) fn take(&mut self, interface: &str) {
         let taken = self.taken.entry(interface.to_owned());
         let (times, last) = taken.or_insert((0, Instant::now()));
         *times += 1;
         *last = Instant::now();
     }
 
-    fn note(&mut self, interface: &str, presence: Presence) {
+    pub(super) fn note(&mut self, interface: &str, presence: Presence) {
         match presence {
             Presence::Behind(programs) => {
                 let before = self.behind.insert(interface.to_owned(), programs.clone());
@@ -101,279 +63,5 @@ impl Surroundings {
             }
             Presence::First | Presence::Missing => _ = self.behind.remove(interface),
         }
-    }
-}
-
-impl Node {
-    /// Looks at what is not ours: once a tick, and before the bridge is looked at.
-    pub(super) fn look_around(&mut self) {
-        let around = &mut self.surroundings;
-        around.taken.retain(|_, (_, last)| last.elapsed() < REMEMBERED);
-        let interfaces = match surroundings::interfaces() {
-            Ok(interfaces) => interfaces,
-            Err(error) => {
-                around.error = Some(error.chain());
-                return;
-            }
-        };
-        // Others may have tunnels of their own; flannel's device is called flannel.VNI.
-        let tunnel = interfaces
-            .iter()
-            .filter_map(|interface| Some((!interface.name.starts_with("flannel"), interface.vxlan_port?)))
-            .min();
-        let port = tunnel.map_or(0, |(_, port)| u32::from(port));
-        let told = self.control.maps().config().and_then(|mut config| {
-            if config.tunnel_port == port {
-                return Ok(());
-            }
-            config.tunnel_port = port;
-            self.control.maps_mut().set_config(&config)
-        });
-        around.error = told.err().map(|error| error.chain());
-        around.ipvs = interfaces.iter().any(|interface| interface.name == IPVS);
-        let bridge = interfaces
-            .iter()
-            .find(|interface| interface.name == self.places.bridge);
-        let ports: Vec<&Interface> = interfaces
-            .iter()
-            .filter(|interface| interface.master.is_some() && interface.master == bridge.map(|b| b.ifindex))
-            .collect();
-        let judged = |port: &Interface| surroundings::is_judged(&self.pins, port.ifindex).unwrap_or(false);
-        let now = Instant::now();
-        let bare: BTreeMap<u32, (String, Instant)> = ports
-            .iter()
-            .filter(|port| !judged(port))
-            .map(|port| {
-                let since = around.bare.get(&port.ifindex).map(|(_, since)| *since);
-                (port.ifindex, (port.name.clone(), since.unwrap_or(now)))
-            })
-            .collect();
-        let mut foreign: Vec<String> = bare
-            .iter()
-            .filter(|(ifindex, (_, since))| {
-                let ours = self.interfaces.contains_key(ifindex);
-                // What was there before us is not being wired, unless it is a pod that we are about to take over.
-                since.elapsed() >= BEING_WIRED || (!around.looked && !ours)
-            })
-            .map(|(_, (name, _))| name.clone())
-            .collect();
-        // Once found to be foreign it stays so while it is bare.
-        let still = around
-            .foreign
-            .iter()
-            .filter(|name| bare.values().any(|(bare, _)| bare == *name));
-        foreign.extend(still.cloned());
-        foreign.sort();
-        foreign.dedup();
-        if foreign != around.foreign {
-            warn!(ports = ?foreign, bridge = %self.places.bridge, "ports of the bridge without a program");
-        }
-        (around.bare, around.foreign, around.looked) = (bare, foreign, true);
-        let bridged: BTreeSet<u32> = ports.iter().map(|port| port.ifindex).collect();
-        around.elsewhere = self
-            .interfaces
-            .values()
-            .map(|known| &known.interface)
-            .filter(|interface| !bridged.contains(&interface.ifindex))
-            .filter(|interface| interfaces.iter().any(|i| i.ifindex == interface.ifindex))
-            .map(|interface| format!("{}/{}", interface.namespace, interface.pod))
-            .collect();
-        for (ifindex, known) in &mut self.interfaces {
-            let Some(hook) = known.hook else { continue };
-            let name = known.interface.host_ifname.as_str();
-            match surroundings::endpoint(&self.pins, *ifindex, hook) {
-                // With its pod, most likely; then there is nothing to attach to.
-                Ok(Presence::Missing) if interfaces.iter().any(|i| i.ifindex == *ifindex) => {
-                    warn!(interface = %name, "our program was taken off; it is attached again");
-                    around.take(name);
-                    known.hook = None;
-                }
-                Ok(presence) => around.note(name, presence),
-                Err(error) => around.error = Some(error.chain()),
-            }
-        }
-    }
-
-    /// Egress to a Service is judged behind the bridge, where and as long as that is certain; else nothing is deferred
-    /// to it.
-    pub(super) fn look_at_bridge(&mut self) {
-        self.surroundings.bridge_nf = [sysctl(BRIDGE_NF), sysctl(BRIDGE_NF6)];
-        let name = self.places.bridge.clone();
-        let mut known = self.bridge;
-        if let Some((ifindex, hook)) = known {
-            match surroundings::bridge(&self.pins, ifindex, hook) {
-                Ok(Presence::Missing) => {
-                    // First nobody relies on it any more.
-                    self.second_stage(0, [0; 6]);
-                    if veth::ifindex(&name).is_ok_and(|found| found == Some(ifindex)) {
-                        warn!(bridge = %name, "our program was taken off the bridge; it is attached again");
-                        self.surroundings.take(&name);
-                    }
-                    known = None;
-                }
-                Ok(presence) => self.surroundings.note(&name, presence),
-                Err(error) => self.surroundings.error = Some(error.chain()),
-            }
-        }
-        let result = match veth::ifindex(&name) {
-            Ok(Some(ifindex)) if known.is_some_and(|(known, _)| known == ifindex) => Ok(known),
-            Ok(Some(ifindex)) => attach::attach_bridge(&self.pins, ifindex, &name, self.places.hook)
-                .map(|hook| Some((ifindex, hook))),
-            Ok(None) => Ok(None),
-            Err(error) => Err(error),
-        };
-        self.bridge_error = result.as_ref().err().map(Error::chain);
-        let bridge = result.unwrap_or_default();
-        let mac = match bridge.map(|_| veth::mac(&name)) {
-            Some(Ok(mac)) => mac,
-            Some(Err(error)) => {
-                self.bridge_error = Some(error.chain());
-                None
-            }
-            None => None,
-        };
-        let flags = if mac.is_some() {
-            self.surroundings.flags()
-        } else {
-            0
-        };
-        if self.second_stage(flags, mac.unwrap_or_default()) {
-            if bridge != self.bridge {
-                info!(bridge = %name, attached = bridge.is_some(), "second stage of egress");
-            }
-            self.bridge = bridge;
-        }
-    }
-
-    /// Tells the programs for which families egress may wait for its second stage. False if they could not be told.
-    fn second_stage(&mut self, flags: u32, mac: [u8; 6]) -> bool {
-        let written = self.control.maps().config().and_then(|mut config| {
-            if config.flags & BRIDGE == flags && config.bridge_mac == mac {
-                return Ok(());
-            }
-            info!(
-                ipv4 = flags & Config::BRIDGE_V4 != 0,
-                ipv6 = flags & Config::BRIDGE_V6 != 0,
-                "egress beyond the pods is judged behind the bridge"
-            );
-            config.flags = config.flags & !BRIDGE | flags;
-            config.bridge_mac = mac;
-            self.control.maps_mut().set_config(&config)
-        });
-        match written {
-            Ok(()) => true,
-            Err(error) => {
-                self.bridge_error = Some(error.chain());
-                false
-            }
-        }
-    }
-
-    /// Whether some pod has an address of a family.
-    fn speaks(&self, v6: bool) -> bool {
-        let mut addresses = self
-            .interfaces
-            .values()
-            .flat_map(|known| &known.interface.addresses);
-        addresses.any(|address| address.is_ipv6() == v6)
-    }
-
-    /// Why egress beyond the pods can not be judged and is dropped where a policy isolates. Empty: it is judged.
-    pub(super) fn no_second_stage(&self) -> Vec<Problem> {
-        let around = &self.surroundings;
-        let bridge = &self.places.bridge;
-        let mut problems = Vec::new();
-        let [nf4, nf6] = around.bridge_nf;
-        if nf4.is_none() && nf6.is_none() {
-            problems.push(problem(
-                "KRN002",
-                "br_netfilter is not loaded: kube-proxy can not translate Services for bridged pods, and egress beyond the pods is dropped where a policy isolates".to_owned(),
-                Some("modprobe br_netfilter"),
-            ));
-        }
-        if nf4 == Some(false) && (self.speaks(false) || !self.speaks(true)) {
-            problems.push(problem(
-                "KRN001",
-                "net.bridge.bridge-nf-call-iptables is 0: Services to pods of this node do not work, and IPv4 egress beyond the pods is dropped where a policy isolates".to_owned(),
-                Some("sysctl -w net.bridge.bridge-nf-call-iptables=1"),
-            ));
-        }
-        if nf6 == Some(false) && self.speaks(true) {
-            problems.push(problem(
-                "KRN005",
-                "net.bridge.bridge-nf-call-ip6tables is 0: Services to pods of this node do not work, and IPv6 egress beyond the pods is dropped where a policy isolates".to_owned(),
-                Some("sysctl -w net.bridge.bridge-nf-call-ip6tables=1"),
-            ));
-        }
-        if let Some(error) = &self.bridge_error {
-            problems.push(problem(
-                "KRN003",
-                format!("{bridge} carries no program, so egress beyond the pods is dropped where a policy isolates: {error}"),
-                None,
-            ));
-        }
-        if !around.foreign.is_empty() {
-            problems.push(problem(
-                "KRN006",
-                format!(
-                    "{bridge} has ports without a program of ours ({}); what a Service leads to there could not be judged, so egress beyond the pods is dropped where a policy isolates",
-                    around.foreign.join(", ")
-                ),
-                Some("take the port off the bridge, or let the pod behind it start again through the CNI chain"),
-            ));
-        }
-        if around.ipvs {
-            problems.push(problem(
-                "KRN008",
-                format!(
-                    "kube-proxy runs in IPVS mode ({IPVS}), which is not supported: it translates where no program sees it, so egress beyond the pods is dropped where a policy isolates"
-                ),
-                Some("run kube-proxy in iptables or nftables mode"),
-            ));
-        }
-        if !around.elsewhere.is_empty() {
-            problems.push(problem(
-                "KRN009",
-                format!(
-                    "pods are not ports of {bridge} ({}): flannel without a bridge (ptp) is not supported, and their egress beyond the pods is dropped where a policy isolates",
-                    around.elsewhere.join(", ")
-                ),
-                Some("use flannel's bridge, or name it with --bridge"),
-            ));
-        }
-        problems
-    }
-
-    /// What else is wrong around us.
-    pub(super) fn surrounding_problems(&self) -> Vec<Problem> {
-        let around = &self.surroundings;
-        let mut problems = Vec::new();
-        for (interface, programs) in &around.behind {
-            problems.push(problem(
-                "KRN007",
-                format!(
-                    "on {interface} programs of somebody else stand before ours (ids {programs:?}); what they let pass for good is never judged"
-                ),
-                Some("bpftool net show dev INTERFACE names them; attach them behind, or let them return TCX_NEXT"),
-            ));
-        }
-        for (interface, (times, last)) in &around.taken {
-            problems.push(problem(
-                "ATT003",
-                format!(
-                    "our program was taken off {interface} ({times} times, the last {} s ago) and attached again; until then nothing was judged there",
-                    last.elapsed().as_secs()
-                ),
-                Some("find out who does so; this is told for ten minutes"),
-            ));
-        }
-        if let Some(error) = &around.error {
-            problems.push(problem(
-                "ATT004",
-                format!("whether our programs are still attached is not known: {error}"),
-                None,
-            ));
-        }
-        problems
     }
 }

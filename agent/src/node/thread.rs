@@ -161,7 +161,7 @@ impl Node {
                     if changed {
                         self.sync();
                     }
-                    self.follow_drops();
+                    self.connections.follow_drops(self.control.parts());
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     self.tick();
@@ -308,9 +308,9 @@ impl Node {
             .filter(|known| known.hook.is_none() && known.since.is_none() && known.error.is_none())
             .map(|known| known.interface.ifindex)
             .collect();
-        self.seed(&new);
+        self.connections.know(self.control.parts(), &new);
         self.attach_each();
-        self.seed(&new);
+        self.connections.know(self.control.parts(), &new);
     }
 
     fn attach_each(&mut self) {
@@ -340,9 +340,9 @@ impl Node {
     /// Compares the kernel with what is known.
     fn tick(&mut self) {
         self.look();
-        self.follow_sysctls();
+        settings::follow_sysctls(self.control.maps_mut(), self.settings, self.clock);
         self.sync();
-        self.follow_drops();
+        self.connections.follow_drops(self.control.parts());
         self.tell_losses();
         if self.control.synced()
             && let Err(error) = attach::collect_garbage(&self.pins)

@@ -1,0 +1,122 @@
+//! What is told of the node's surroundings; docs/problems.md has a paragraph for each code.
+
+use super::{surroundings::IPVS, thread::Node};
+use crate::api::status::Problem;
+
+impl Node {
+    /// Whether some pod has an address of a family.
+    fn speaks(&self, v6: bool) -> bool {
+        let mut addresses = self
+            .interfaces
+            .values()
+            .flat_map(|known| &known.interface.addresses);
+        addresses.any(|address| address.is_ipv6() == v6)
+    }
+
+    /// Why egress beyond the pods can not be judged and is dropped where a policy isolates. Empty: it is judged.
+    pub(super) fn no_second_stage(&self) -> Vec<Problem> {
+        let around = &self.surroundings;
+        let bridge = &self.places.bridge;
+        let mut problems = Vec::new();
+        let [nf4, nf6] = around.bridge_nf;
+        if nf4.is_none() && nf6.is_none() {
+            problems.push(problem(
+                "KRN002",
+                "br_netfilter is not loaded: kube-proxy can not translate Services for bridged pods, and egress beyond the pods is dropped where a policy isolates".to_owned(),
+                Some("modprobe br_netfilter"),
+            ));
+        }
+        if nf4 == Some(false) && (self.speaks(false) || !self.speaks(true)) {
+            problems.push(problem(
+                "KRN001",
+                "net.bridge.bridge-nf-call-iptables is 0: Services to pods of this node do not work, and IPv4 egress beyond the pods is dropped where a policy isolates".to_owned(),
+                Some("sysctl -w net.bridge.bridge-nf-call-iptables=1"),
+            ));
+        }
+        if nf6 == Some(false) && self.speaks(true) {
+            problems.push(problem(
+                "KRN005",
+                "net.bridge.bridge-nf-call-ip6tables is 0: Services to pods of this node do not work, and IPv6 egress beyond the pods is dropped where a policy isolates".to_owned(),
+                Some("sysctl -w net.bridge.bridge-nf-call-ip6tables=1"),
+            ));
+        }
+        if let Some(error) = &self.bridge_error {
+            problems.push(problem(
+                "KRN003",
+                format!("{bridge} carries no program, so egress beyond the pods is dropped where a policy isolates: {error}"),
+                None,
+            ));
+        }
+        if !around.foreign.is_empty() {
+            problems.push(problem(
+                "KRN006",
+                format!(
+                    "{bridge} has ports without a program of ours ({}); what a Service leads to there could not be judged, so egress beyond the pods is dropped where a policy isolates",
+                    around.foreign.join(", ")
+                ),
+                Some("take the port off the bridge, or let the pod behind it start again through the CNI chain"),
+            ));
+        }
+        if around.ipvs {
+            problems.push(problem(
+                "KRN008",
+                format!(
+                    "kube-proxy runs in IPVS mode ({IPVS}), which is not supported: it translates where no program sees it, so egress beyond the pods is dropped where a policy isolates"
+                ),
+                Some("run kube-proxy in iptables or nftables mode"),
+            ));
+        }
+        if !around.elsewhere.is_empty() {
+            problems.push(problem(
+                "KRN009",
+                format!(
+                    "pods are not ports of {bridge} ({}): flannel without a bridge (ptp) is not supported, and their egress beyond the pods is dropped where a policy isolates",
+                    around.elsewhere.join(", ")
+                ),
+                Some("use flannel's bridge, or name it with --bridge"),
+            ));
+        }
+        problems
+    }
+
+    /// What else is wrong around us.
+    pub(super) fn surrounding_problems(&self) -> Vec<Problem> {
+        let around = &self.surroundings;
+        let mut problems = Vec::new();
+        for (interface, programs) in &around.behind {
+            problems.push(problem(
+                "KRN007",
+                format!(
+                    "on {interface} programs of somebody else stand before ours (ids {programs:?}); what they let pass for good is never judged"
+                ),
+                Some("bpftool net show dev INTERFACE names them; attach them behind, or let them return TCX_NEXT"),
+            ));
+        }
+        for (interface, (times, last)) in &around.taken {
+            problems.push(problem(
+                "ATT003",
+                format!(
+                    "our program was taken off {interface} ({times} times, the last {} s ago) and attached again; until then nothing was judged there",
+                    last.elapsed().as_secs()
+                ),
+                Some("find out who does so; this is told for ten minutes"),
+            ));
+        }
+        if let Some(error) = &around.error {
+            problems.push(problem(
+                "ATT004",
+                format!("whether our programs are still attached is not known: {error}"),
+                None,
+            ));
+        }
+        problems
+    }
+}
+
+pub(super) fn problem(code: &str, message: String, hint: Option<&str>) -> Problem {
+    Problem {
+        code: code.to_owned(),
+        message,
+        hint: hint.map(str::to_owned),
+    }
+}

@@ -1,0 +1,208 @@
+//! Looking around, once a tick: whether the kernel translates Services where we can see it, who else is on the bridge,
+//! and whether anybody has taken a program off.
+//!
+//! Egress beyond the pods is judged in two stages only where the second one is certain ([`Node::look_at_bridge`]):
+//!
+//! ```text
+//! the bridge carries from_bridge                       else KRN003
+//! bridge-nf-call-iptables, -ip6tables, each family     else KRN001, KRN005, KRN002
+//! every port of the bridge carries to_pod              else KRN006: what is translated to such a port passes no hook
+//! kube-proxy is not in IPVS mode                       else KRN008: it translates behind every hook of ours
+//! pods are ports of the bridge                         else KRN009
+//! ```
+//!
+//! Where it is not, nothing is deferred and such egress of an isolated pod is dropped (reason `no_bridge`).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    time::{Duration, Instant},
+};
+
+use tracing::{info, warn};
+use vethwall_common::config::Config;
+use vethwall_datapath::{
+    Error, Maps, attach,
+    surroundings::{self, Interface, Presence},
+    veth,
+};
+
+use super::{surroundings::IPVS, thread::Node};
+
+const BRIDGE_NF: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+const BRIDGE_NF6: &str = "/proc/sys/net/bridge/bridge-nf-call-ip6tables";
+/// How long a port may be without a program: the bridge plugin makes it, and ours attaches to it when portmap is done. A
+/// pod does not run before that.
+const BEING_WIRED: Duration = Duration::from_secs(10);
+/// How long it is told that a program was taken off.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
+fn sysctl(path: &str) -> Option<bool> {
+    Some(fs::read_to_string(path).ok()?.trim() == "1")
+}
+
+impl Node {
+    /// Looks at what is not ours: once a tick, and before the bridge is looked at.
+    pub(super) fn look_around(&mut self) {
+        let around = &mut self.surroundings;
+        around.taken.retain(|_, (_, last)| last.elapsed() < REMEMBERED);
+        let interfaces = match surroundings::interfaces() {
+            Ok(interfaces) => interfaces,
+            Err(error) => {
+                around.error = Some(error.chain());
+                return;
+            }
+        };
+        // Others may have tunnels of their own; flannel's device is called flannel.VNI.
+        let tunnel = interfaces
+            .iter()
+            .filter_map(|interface| Some((!interface.name.starts_with("flannel"), interface.vxlan_port?)))
+            .min();
+        let port = tunnel.map_or(0, |(_, port)| u32::from(port));
+        let told = self.control.maps().config().and_then(|mut config| {
+            if config.tunnel_port == port {
+                return Ok(());
+            }
+            config.tunnel_port = port;
+            self.control.maps_mut().set_config(&config)
+        });
+        around.error = told.err().map(|error| error.chain());
+        around.ipvs = interfaces.iter().any(|interface| interface.name == IPVS);
+        let bridge = interfaces
+            .iter()
+            .find(|interface| interface.name == self.places.bridge);
+        let ports: Vec<&Interface> = interfaces
+            .iter()
+            .filter(|interface| interface.master.is_some() && interface.master == bridge.map(|b| b.ifindex))
+            .collect();
+        let judged = |port: &Interface| surroundings::is_judged(&self.pins, port.ifindex).unwrap_or(false);
+        let now = Instant::now();
+        let bare: BTreeMap<u32, (String, Instant)> = ports
+            .iter()
+            .filter(|port| !judged(port))
+            .map(|port| {
+                let since = around.bare.get(&port.ifindex).map(|(_, since)| *since);
+                (port.ifindex, (port.name.clone(), since.unwrap_or(now)))
+            })
+            .collect();
+        let mut foreign: Vec<String> = bare
+            .iter()
+            .filter(|(ifindex, (_, since))| {
+                let ours = self.interfaces.contains_key(ifindex);
+                // What was there before us is not being wired, unless it is a pod that we are about to take over.
+                since.elapsed() >= BEING_WIRED || (!around.looked && !ours)
+            })
+            .map(|(_, (name, _))| name.clone())
+            .collect();
+        // Once found to be foreign it stays so while it is bare.
+        let still = around
+            .foreign
+            .iter()
+            .filter(|name| bare.values().any(|(bare, _)| bare == *name));
+        foreign.extend(still.cloned());
+        foreign.sort();
+        foreign.dedup();
+        if foreign != around.foreign {
+            warn!(ports = ?foreign, bridge = %self.places.bridge, "ports of the bridge without a program");
+        }
+        (around.bare, around.foreign, around.looked) = (bare, foreign, true);
+        let bridged: BTreeSet<u32> = ports.iter().map(|port| port.ifindex).collect();
+        around.elsewhere = self
+            .interfaces
+            .values()
+            .map(|known| &known.interface)
+            .filter(|interface| !bridged.contains(&interface.ifindex))
+            .filter(|interface| interfaces.iter().any(|i| i.ifindex == interface.ifindex))
+            .map(|interface| format!("{}/{}", interface.namespace, interface.pod))
+            .collect();
+        for (ifindex, known) in &mut self.interfaces {
+            let Some(hook) = known.hook else { continue };
+            let name = known.interface.host_ifname.as_str();
+            match surroundings::endpoint(&self.pins, *ifindex, hook) {
+                // With its pod, most likely; then there is nothing to attach to.
+                Ok(Presence::Missing) if interfaces.iter().any(|i| i.ifindex == *ifindex) => {
+                    warn!(interface = %name, "our program was taken off; it is attached again");
+                    around.take(name);
+                    known.hook = None;
+                }
+                Ok(presence) => around.note(name, presence),
+                Err(error) => around.error = Some(error.chain()),
+            }
+        }
+    }
+
+    /// Egress to a Service is judged behind the bridge, where and as long as that is certain; else nothing is deferred
+    /// to it.
+    pub(super) fn look_at_bridge(&mut self) {
+        self.surroundings.bridge_nf = [sysctl(BRIDGE_NF), sysctl(BRIDGE_NF6)];
+        let name = self.places.bridge.clone();
+        let mut known = self.bridge;
+        if let Some((ifindex, hook)) = known {
+            match surroundings::bridge(&self.pins, ifindex, hook) {
+                Ok(Presence::Missing) => {
+                    // First nobody relies on it any more.
+                    self.second_stage(0, [0; 6]);
+                    if veth::ifindex(&name).is_ok_and(|found| found == Some(ifindex)) {
+                        warn!(bridge = %name, "our program was taken off the bridge; it is attached again");
+                        self.surroundings.take(&name);
+                    }
+                    known = None;
+                }
+                Ok(presence) => self.surroundings.note(&name, presence),
+                Err(error) => self.surroundings.error = Some(error.chain()),
+            }
+        }
+        let result = match veth::ifindex(&name) {
+            Ok(Some(ifindex)) if known.is_some_and(|(known, _)| known == ifindex) => Ok(known),
+            Ok(Some(ifindex)) => attach::attach_bridge(&self.pins, ifindex, &name, self.places.hook)
+                .map(|hook| Some((ifindex, hook))),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        self.bridge_error = result.as_ref().err().map(Error::chain);
+        let bridge = result.unwrap_or_default();
+        let mac = match bridge.map(|_| veth::mac(&name)) {
+            Some(Ok(mac)) => mac,
+            Some(Err(error)) => {
+                self.bridge_error = Some(error.chain());
+                None
+            }
+            None => None,
+        };
+        let flags = if mac.is_some() {
+            self.surroundings.flags()
+        } else {
+            0
+        };
+        if self.second_stage(flags, mac.unwrap_or_default()) {
+            if bridge != self.bridge {
+                info!(bridge = %name, attached = bridge.is_some(), "second stage of egress");
+            }
+            self.bridge = bridge;
+        }
+    }
+
+    /// Tells the programs for which families egress may wait for its second stage. False if they could not be told.
+    fn second_stage(&mut self, flags: u32, mac: [u8; 6]) -> bool {
+        let written = self.control.maps().config().and_then(|mut config| {
+            if config.flags & Config::BRIDGE == flags && config.bridge_mac == mac {
+                return Ok(());
+            }
+            info!(
+                ipv4 = flags & Config::BRIDGE_V4 != 0,
+                ipv6 = flags & Config::BRIDGE_V6 != 0,
+                "egress beyond the pods is judged behind the bridge"
+            );
+            config.flags = config.flags & !Config::BRIDGE | flags;
+            config.bridge_mac = mac;
+            self.control.maps_mut().set_config(&config)
+        });
+        match written {
+            Ok(()) => true,
+            Err(error) => {
+                self.bridge_error = Some(error.chain());
+                false
+            }
+        }
+    }
+}
