@@ -66,7 +66,7 @@ pub(crate) struct AgentArgs {
     /// How programs are attached: tcx, clsact or best.
     #[arg(long, value_name = "HOOK", default_value = "best")]
     hook: Choice,
-    /// How many pods the node may hold, as kubelet is told.
+    /// Pods that the node may hold.
     #[arg(long, value_name = "N", default_value_t = 110, value_parser = clap::value_parser!(u32).range(1..))]
     max_pods: u32,
     /// Log on stderr: error, warn, info, debug or trace.

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::socket::{setsockopt, sockopt::RcvBufForce},
+};
 use vethwall_common::{
     address::Addr,
     config::Config,
@@ -84,6 +87,8 @@ fn pod_socket() -> UdpSocket {
 fn host_socket() -> UdpSocket {
     let socket = UdpSocket::bind(HOST).unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    // Nothing is lost here while the reader waits for a busy machine.
+    setsockopt(&socket, RcvBufForce, &(8 << 20)).unwrap();
     socket
 }
 
@@ -170,10 +175,13 @@ fn upgrade_under_load(kernel: Kernel) -> (usize, usize) {
         });
         let receiver = scope.spawn(|| {
             let mut arrived = 0;
-            while !stop.load(Ordering::Relaxed) || host.recv(&mut [0; 8]).is_ok() {
-                arrived += usize::from(!stop.load(Ordering::Relaxed) && host.recv(&mut [0; 8]).is_ok());
+            loop {
+                match host.recv(&mut [0; 8]) {
+                    Ok(_) => arrived += 1,
+                    Err(_) if stop.load(Ordering::Relaxed) => return arrived,
+                    Err(_) => {}
+                }
             }
-            arrived
         });
         drop(kernel);
         let start = Instant::now();
@@ -201,7 +209,6 @@ fn an_upgrade_lets_no_packet_by_and_stops_none() {
         wire.open(&mut kernel);
         let (sent, arrived) = upgrade_under_load(kernel);
         assert!(sent > 100, "{sent}");
-        // The last ones may be under way when the count ends.
-        assert!(arrived + 20 >= sent, "{arrived} of {sent} arrived");
+        assert_eq!(arrived, sent);
     });
 }
