@@ -242,7 +242,7 @@ fn connection(raw: *mut __sk_buff, case: &mut Case, config: &Config) -> Decision
 /// Whether the node will take the packet, so that its second stage comes.
 #[inline(never)]
 fn arrives(raw: *mut __sk_buff, packet: &Packet) -> u64 {
-    checksum::arrives(&Frame::from_raw(raw), packet) as u64
+    checksum::arrives(Frame::from_raw(raw), packet) as u64
 }
 
 /// Whether the packet, of no known connection, belongs to one that began before (SEMANTICS 46): then it may be an answer,

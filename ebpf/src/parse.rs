@@ -32,7 +32,7 @@ pub(crate) const ETHERNET: u32 = 14;
 const IPV4: u32 = 20;
 const IPV6: u32 = 40;
 /// Offset of the transport header behind an IPv4 header without options.
-pub(crate) const PLAIN4: u32 = ETHERNET + IPV4;
+const PLAIN4: u32 = ETHERNET + IPV4;
 /// Offset of the transport header behind an IPv6 header without extensions.
 const PLAIN6: u32 = ETHERNET + IPV6;
 /// Extension headers that are walked; more than any honest sender uses.
@@ -129,7 +129,7 @@ fn halves(word: u32) -> (u16, u16) {
 
 /// The four bytes of a word, the first in memory first.
 #[inline(always)]
-pub(crate) fn bytes(word: u32) -> [u8; 4] {
+fn bytes(word: u32) -> [u8; 4] {
     u32::from_be(word).to_be_bytes()
 }
 

@@ -96,6 +96,10 @@ pub(super) fn write(image: &Path, kernel: &Path, release: &str, plan: &Plan) -> 
     let plan_file = scratch.path().join("plan.json");
     fs::write(&plan_file, serde_json::to_vec(plan)?)?;
     files.insert(PLAN.into(), plan_file);
+    // Pods of the lab get one of their own in its place.
+    let resolver = scratch.path().join("resolv.conf");
+    fs::write(&resolver, "")?;
+    files.insert("/etc/resolv.conf".into(), resolver);
     archive(image, &files, &plan.workspace.join("tests"))
 }
 
