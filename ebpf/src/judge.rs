@@ -165,8 +165,7 @@ fn connection(raw: *mut __sk_buff, case: &mut Case, config: &Config) -> Decision
             // What the second stage denied it denies until policy changes: its answers stay away meanwhile.
             let waits = case.stage == stage::MAY_WAIT && bits & state::DIRECT == 0 && (current || !revoked);
             let valid = current || config.flags & Config::KEEP_CONNECTIONS != 0;
-            let sure = bits & state::UNSURE == 0 && (current || arrives(raw, &case.packet) != 0);
-            if waits && sure && !case.is_open() {
+            if waits && bits & state::UNSURE == 0 && !case.is_open() {
                 found.touch(&case.packet, false, case.now);
                 return quiet(Reason::Deferred);
             }

@@ -79,7 +79,7 @@ pub enum Input {
 }
 
 /// A pod's interface on this node, as found by the plugin or in the cache.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
     /// The runtime's name for the sandbox.
     pub container_id: String,

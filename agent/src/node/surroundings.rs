@@ -1,13 +1,20 @@
 //! What was found around our programs, and what follows from it.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use tracing::warn;
 use vethwall_common::config::Config;
-use vethwall_datapath::surroundings::Presence;
+use vethwall_datapath::surroundings::{Interface, Presence};
 
 /// kube-proxy in IPVS mode has the Services' addresses on it.
 pub(super) const IPVS: &str = "kube-ipvs0";
+
+/// How long a port may be without a program: the bridge plugin makes it, and ours attaches to it when portmap is done. A
+/// pod does not run before that.
+const BEING_WIRED: Duration = Duration::from_secs(10);
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -16,7 +23,7 @@ pub(super) struct Surroundings {
     pub(super) bridge_nf: [Option<bool>; 2],
     pub(super) ipvs: bool,
     /// Ports of the bridge without a program, and since when.
-    pub(super) bare: BTreeMap<u32, (String, Instant)>,
+    bare: BTreeMap<u32, (String, Instant)>,
     /// The same, for long enough to be nobody's that is being wired.
     pub(super) foreign: Vec<String>,
     /// Pods whose interface is no port of the bridge.
@@ -26,11 +33,66 @@ pub(super) struct Surroundings {
     /// Interfaces from which our program was taken, how often, and when last.
     pub(super) taken: BTreeMap<String, (u32, Instant)>,
     /// Looked once: from then on a port that comes is one that is being wired.
-    pub(super) looked: bool,
+    looked: bool,
     pub(super) error: Option<String>,
 }
 
 impl Surroundings {
+    /// Takes in the interfaces of the node. `judged` tells whether one carries our program.
+    pub(super) fn see<'p, P>(
+        &mut self,
+        interfaces: &[Interface],
+        bridge: &str,
+        pods: impl Fn() -> P,
+        judged: impl Fn(&Interface) -> bool,
+    ) where
+        P: Iterator<Item = &'p super::Interface>,
+    {
+        self.ipvs = interfaces.iter().any(|interface| interface.name == IPVS);
+        let number = interfaces.iter().find(|interface| interface.name == bridge);
+        let is_port = |interface: &&Interface| {
+            interface.master.is_some() && interface.master == number.map(|bridge| bridge.ifindex)
+        };
+        let ports: Vec<&Interface> = interfaces.iter().filter(is_port).collect();
+        let bridged: BTreeSet<u32> = ports.iter().map(|port| port.ifindex).collect();
+        self.elsewhere = pods()
+            .filter(|pod| !bridged.contains(&pod.ifindex))
+            .filter(|pod| {
+                interfaces
+                    .iter()
+                    .any(|interface| interface.ifindex == pod.ifindex)
+            })
+            .map(|pod| format!("{}/{}", pod.namespace, pod.pod))
+            .collect();
+
+        let now = Instant::now();
+        let bare: BTreeMap<u32, (String, Instant)> = ports
+            .iter()
+            .filter(|port| !judged(port))
+            .map(|port| {
+                let since = self.bare.get(&port.ifindex).map(|(_, since)| *since);
+                (port.ifindex, (port.name.clone(), since.unwrap_or(now)))
+            })
+            .collect();
+        let ours: BTreeSet<u32> = pods().map(|pod| pod.ifindex).collect();
+        let foreign: BTreeSet<&String> = bare
+            .iter()
+            .filter(|(ifindex, (name, since))| {
+                // What was there before us is not being wired, unless it is a pod that we are about to take over. Once
+                // found to be foreign it stays so while it is bare.
+                since.elapsed() >= BEING_WIRED
+                    || (!self.looked && !ours.contains(ifindex))
+                    || self.foreign.contains(name)
+            })
+            .map(|(_, (name, _))| name)
+            .collect();
+        let foreign: Vec<String> = foreign.into_iter().cloned().collect();
+        if foreign != self.foreign {
+            warn!(ports = ?foreign, bridge, "ports of the bridge without a program");
+        }
+        (self.bare, self.foreign, self.looked) = (bare, foreign, true);
+    }
+
     /// The flags for a bridge that carries its program.
     pub(super) fn flags(&self) -> u32 {
         let flag = |family: usize, flag| {
@@ -63,5 +125,71 @@ impl Surroundings {
             }
             Presence::First | Presence::Missing => _ = self.behind.remove(interface),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(ifindex: u32, name: &str, master: Option<u32>) -> Interface {
+        Interface {
+            ifindex,
+            name: name.to_owned(),
+            master,
+            vxlan_port: None,
+        }
+    }
+
+    fn pod(ifindex: u32) -> super::super::Interface {
+        super::super::Interface {
+            ifindex,
+            namespace: "shop".to_owned(),
+            pod: "web".to_owned(),
+            ..super::super::Interface::default()
+        }
+    }
+
+    #[test]
+    fn a_port_without_a_program_is_foreign_unless_it_is_being_wired() {
+        let mut around = Surroundings::default();
+        let mut all = vec![
+            interface(5, "cni0", None),
+            interface(7, "veth7", Some(5)),
+            interface(8, "veth8", Some(5)),
+            interface(9, "eth0", None),
+        ];
+        let pods = [pod(7)];
+        around.see(&all, "cni0", || pods.iter(), |port| port.ifindex == 7);
+        assert_eq!(around.foreign, ["veth8"], "there before us");
+        assert!(around.elsewhere.is_empty());
+        all.push(interface(10, "veth10", Some(5)));
+        around.see(&all, "cni0", || pods.iter(), |port| port.ifindex == 7);
+        assert_eq!(
+            around.foreign,
+            ["veth8"],
+            "the new one may be a pod's that is being wired"
+        );
+        around.see(&all, "cni0", || pods.iter(), |_| true);
+        assert!(around.foreign.is_empty());
+    }
+
+    #[test]
+    fn pods_elsewhere_and_ipvs_are_seen() {
+        let mut around = Surroundings {
+            bridge_nf: [Some(true); 2],
+            ..Surroundings::default()
+        };
+        let all = [
+            interface(5, "cni0", None),
+            interface(7, "veth7", None),
+            interface(8, IPVS, None),
+        ];
+        let pods = [pod(7), pod(70)];
+        around.see(&all, "cni0", || pods.iter(), |_| true);
+        assert_eq!(around.elsewhere, ["shop/web"], "one that is gone is nowhere");
+        assert_eq!((around.ipvs, around.flags()), (true, 0));
+        around.see(&all[..2], "cni0", || pods.iter(), |_| true);
+        assert_eq!(around.flags(), Config::BRIDGE);
     }
 }

@@ -13,11 +13,7 @@
 //!
 //! Where it is not, nothing is deferred and such egress of an isolated pod is dropped (reason `no_bridge`).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    time::{Duration, Instant},
-};
+use std::{fs, time::Duration};
 
 use tracing::{info, warn};
 use vethwall_common::config::Config;
@@ -27,13 +23,10 @@ use vethwall_datapath::{
     veth,
 };
 
-use super::{surroundings::IPVS, thread::Node};
+use super::thread::Node;
 
 const BRIDGE_NF: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 const BRIDGE_NF6: &str = "/proc/sys/net/bridge/bridge-nf-call-ip6tables";
-/// How long a port may be without a program: the bridge plugin makes it, and ours attaches to it when portmap is done. A
-/// pod does not run before that.
-const BEING_WIRED: Duration = Duration::from_secs(10);
 /// How long it is told that a program was taken off.
 const REMEMBERED: Duration = Duration::from_secs(600);
 
@@ -67,54 +60,9 @@ impl Node {
             self.control.maps_mut().set_config(&config)
         });
         around.error = told.err().map(|error| error.chain());
-        around.ipvs = interfaces.iter().any(|interface| interface.name == IPVS);
-        let bridge = interfaces
-            .iter()
-            .find(|interface| interface.name == self.places.bridge);
-        let ports: Vec<&Interface> = interfaces
-            .iter()
-            .filter(|interface| interface.master.is_some() && interface.master == bridge.map(|b| b.ifindex))
-            .collect();
         let judged = |port: &Interface| surroundings::is_judged(&self.pins, port.ifindex).unwrap_or(false);
-        let now = Instant::now();
-        let bare: BTreeMap<u32, (String, Instant)> = ports
-            .iter()
-            .filter(|port| !judged(port))
-            .map(|port| {
-                let since = around.bare.get(&port.ifindex).map(|(_, since)| *since);
-                (port.ifindex, (port.name.clone(), since.unwrap_or(now)))
-            })
-            .collect();
-        let mut foreign: Vec<String> = bare
-            .iter()
-            .filter(|(ifindex, (_, since))| {
-                let ours = self.interfaces.contains_key(ifindex);
-                // What was there before us is not being wired, unless it is a pod that we are about to take over.
-                since.elapsed() >= BEING_WIRED || (!around.looked && !ours)
-            })
-            .map(|(_, (name, _))| name.clone())
-            .collect();
-        // Once found to be foreign it stays so while it is bare.
-        let still = around
-            .foreign
-            .iter()
-            .filter(|name| bare.values().any(|(bare, _)| bare == *name));
-        foreign.extend(still.cloned());
-        foreign.sort();
-        foreign.dedup();
-        if foreign != around.foreign {
-            warn!(ports = ?foreign, bridge = %self.places.bridge, "ports of the bridge without a program");
-        }
-        (around.bare, around.foreign, around.looked) = (bare, foreign, true);
-        let bridged: BTreeSet<u32> = ports.iter().map(|port| port.ifindex).collect();
-        around.elsewhere = self
-            .interfaces
-            .values()
-            .map(|known| &known.interface)
-            .filter(|interface| !bridged.contains(&interface.ifindex))
-            .filter(|interface| interfaces.iter().any(|i| i.ifindex == interface.ifindex))
-            .map(|interface| format!("{}/{}", interface.namespace, interface.pod))
-            .collect();
+        let pods = || self.interfaces.values().map(|known| &known.interface);
+        around.see(&interfaces, &self.places.bridge, pods, judged);
         for (ifindex, known) in &mut self.interfaces {
             let Some(hook) = known.hook else { continue };
             let name = known.interface.host_ifname.as_str();

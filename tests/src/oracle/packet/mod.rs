@@ -404,8 +404,8 @@ impl Judge {
             Some(known) if known.opened == question.way && !asks_again => {
                 let current = known.version == version;
                 // What was cut behind the bridge stays cut until policy changes; the next packet is judged there again.
-                let sure = !known.unsure && (current || !question.ip.damaged);
-                if bridge && !question.is_open() && !known.direct && (current || !known.cut) && sure {
+                let waits = bridge && !question.is_open() && !known.direct && !known.unsure;
+                if waits && (current || !known.cut) {
                     touch(self);
                     return Wait;
                 }
