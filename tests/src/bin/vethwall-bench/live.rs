@@ -142,7 +142,8 @@ impl Stage {
     fn enforce(&self, policies: usize) -> Result<()> {
         let file = State::directory(&self.lab.state.name).join("cluster/zz-bench.json");
         let fresh = file.with_extension("tmp");
-        fs::write(&fresh, serde_json::to_vec(&self.pair.manifests(policies))?)?;
+        // In lines, as people and kubectl write them: the parser takes its time over a line of megabytes.
+        fs::write(&fresh, serde_json::to_vec_pretty(&self.pair.manifests(policies))?)?;
         fs::rename(&fresh, &file)?;
         let node = self.lab.state.nodes.first().context("no node")?;
         let deadline = Instant::now() + PATIENCE;
