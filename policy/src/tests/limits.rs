@@ -167,6 +167,11 @@ fn with_too_many_addresses_what_denies_pods_denies_who_is_left_out() {
     assert_eq!(codes(&short), ["LIM003"]);
     assert!(!enters(&short, 7, "10.0.1.20"), "the one that it denies");
     assert!(!enters(&short, 7, "10.0.1.19"), "and who may be it");
-    let enough = compiled(vec![deny], Limits::default());
+    let enough = compiled(vec![deny.clone()], Limits::default());
     assert!(!enters(&enough, 7, "10.0.1.20") && enters(&enough, 7, "10.0.1.19"));
+    let exactly = Limits {
+        addresses: enough.state.addresses.len(),
+        ..Limits::default()
+    };
+    assert_eq!(codes(&compiled(vec![deny], exactly)), Vec::<&str>::new());
 }

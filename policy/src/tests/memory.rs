@@ -2,11 +2,12 @@
 
 use proptest::{prelude::*, sample::Index, strategy::ValueTree as _};
 
-use vethwall_common::Direction::Ingress;
+use vethwall_common::{Direction::Ingress, address::Addr};
 
 use crate::{
     compile::{Compiled, Compiler, compile, compile_within},
     limits::Limits,
+    model::{NetworkPolicy, Object},
     numbers::Numbers,
     plan::{execute, plan},
     reader::lookup,
@@ -14,7 +15,7 @@ use crate::{
     tests::compile::meaning,
     tests::random::{Parts, parts},
     tests::small::{WEB, ingress, with, world},
-    tests::world::{TCP, endpoint, ip},
+    tests::world::{TCP, endpoint, ip, rule, tcp, within},
     world::World,
 };
 
@@ -96,4 +97,28 @@ fn an_interface_that_passes_to_another_pod_takes_nothing_along() {
     world.attach(endpoint(WEB, world.pod("x", "db").unwrap()));
     world.detach(8);
     assert!(!isolates(&compiler.compile(&world)), "x/db, whom none does");
+}
+
+#[test]
+fn what_is_no_longer_asked_for_tells_nobody_apart() {
+    let by = |name: &str, labels: &[(&str, &str)]| NetworkPolicy {
+        name: name.to_owned(),
+        ..ingress(vec![rule(&[within(&[], labels)], &[tcp(80, 80)])])
+    };
+    // Both clients are clients; the one in y is of team y too.
+    let clients = by("clients", &[("app", "client")]);
+    let teams = NetworkPolicy {
+        name: "teams".to_owned(),
+        ..ingress(vec![rule(&[within(&[("team", "y")], &[])], &[tcp(81, 81)])])
+    };
+    let mut world = with(world(), &[clients, teams.clone()]);
+    let mut compiler = Compiler::default();
+    let identities = |compiled: &Compiled| {
+        ["10.0.1.1", "10.0.1.2"].map(|address| compiled.state.addresses[&Addr::from(ip(address))].identity)
+    };
+    let [x, y] = identities(&compiler.compile(&world));
+    assert_ne!(x, y);
+    world.delete(&Object::NetworkPolicy(teams).key());
+    let [x, y] = identities(&compiler.compile(&world));
+    assert_eq!(x, y);
 }
