@@ -1,5 +1,6 @@
 //! What an engine costs two pods of one node that talk to each other, in the lab: none, vethwall, and the same policies
-//! as iptables and nftables rules. All in one run, in turns, so that a busy minute of the machine falls on all of them.
+//! as iptables and nftables rules, each in a lab of its own. All are measured in turns, so that a busy minute of the machine
+//! falls on all of them.
 
 use std::{
     collections::BTreeMap,
@@ -189,7 +190,7 @@ pub(crate) fn bench(most: usize) -> Result<()> {
         .into_iter()
         .filter(|size| *size <= most)
         .collect();
-    let mut judges = vec![Judge::Vethwall];
+    let mut judges = vec![Judge::Nobody, Judge::Vethwall];
     for (judge, needs) in [(Judge::Iptables, "ipset"), (Judge::Nftables, "nft")] {
         if there(needs) {
             judges.push(judge);
@@ -199,22 +200,36 @@ pub(crate) fn bench(most: usize) -> Result<()> {
     }
     let mut found: BTreeMap<(Judge, usize), Vec<Measured>> = BTreeMap::new();
     {
-        let name = |what| format!("bench-{what}-{}", std::process::id());
-        let plain = Stage::new(&name("plain"), Engine::None)?;
-        let ours = Stage::new(&name("ours"), Engine::Vethwall)?;
+        let mut stages = Vec::new();
+        for judge in judges {
+            let engine = match judge {
+                Judge::Vethwall => Engine::Vethwall,
+                Judge::Nobody | Judge::Iptables | Judge::Nftables => Engine::None,
+            };
+            let name = format!("bench-{judge}-{}", std::process::id());
+            stages.push((judge, Stage::new(&name, engine)?));
+        }
         for size in &sizes {
+            for (judge, stage) in &stages {
+                eprintln!("live, {size} policies: {judge} ...");
+                let start = Instant::now();
+                stage
+                    .prepare(*judge, *size)
+                    .with_context(|| format!("{judge}, {size} policies"))?;
+                eprintln!(
+                    "live, {size} policies: {judge} has them after {:.1?}",
+                    start.elapsed()
+                );
+            }
             for round in 1..=ROUNDS {
-                eprintln!("live, round {round} of {ROUNDS}: {size} policies ...");
-                for judge in [Judge::Nobody].iter().chain(&judges) {
-                    let stage = if *judge == Judge::Vethwall { &ours } else { &plain };
-                    stage
-                        .prepare(*judge, *size)
-                        .with_context(|| format!("{judge}, {size} policies"))?;
-                    let measured = stage.measure();
-                    stage.clear(*judge)?;
+                eprintln!("live, {size} policies: round {round} of {ROUNDS} ...");
+                for (judge, stage) in &stages {
                     let size = if *judge == Judge::Nobody { 0 } else { *size };
-                    found.entry((*judge, size)).or_default().push(measured?);
+                    found.entry((*judge, size)).or_default().push(stage.measure()?);
                 }
+            }
+            for (judge, stage) in &stages {
+                stage.clear(*judge)?;
             }
         }
     }
