@@ -1,7 +1,5 @@
 //! The IPv4 header's checksum (RFC 791, RFC 1071): a packet with a wrong one is discarded by the node that it gets to.
 
-use core::mem::size_of;
-
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 
 use crate::{
