@@ -457,3 +457,18 @@ fn labels_change_and_verdicts_follow() {
     }));
     assert!(!enters(&world));
 }
+
+#[test]
+fn what_denies_a_peer_of_which_nothing_is_known_is_the_rule_that_denies() {
+    let on = |action, port| ClusterRule {
+        ports: Ports::Some(vec![tcp(port, port)]),
+        ..acts(action, Peer::Everything)
+    };
+    let rules = vec![on(RuleAction::Accept, 80), on(RuleAction::Deny, 81)];
+    let mut world = crate::tests::small::world();
+    world.apply(Object::ClusterNetworkPolicy(admin("ports", 1, rules)));
+    let compiled = crate::tests::small::compiled(&world);
+    let slot = compiled.state.endpoints[&crate::tests::small::WEB].ingress.slot();
+    let by = compiled.cookies.get(compiled.state.slots[&slot].cookie).unwrap();
+    assert_eq!(by.rule, Some(1), "the slot's default denies by the second");
+}
