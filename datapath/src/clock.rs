@@ -1,6 +1,10 @@
 //! The programs' clock: a tick is 2^[`TICK_SHIFT`] jiffies, and a jiffy is what the kernel was configured for.
 
-use std::{io, os::fd::AsFd, time::Duration};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    time::Duration,
+};
 
 use nix::time::{ClockId, clock_getres};
 use vethwall_common::flow::TICK_SHIFT;
@@ -9,24 +13,36 @@ use crate::{Error, sys};
 
 /// The programs' time, in ticks, asked of the kernel as the programs ask (`bpf_jiffies64`, Linux 5.6): no clock of user space
 /// is sure to agree with jiffies, and an entry from the future would count as expired.
-pub fn now() -> Result<u32, Error> {
-    const CALL: u8 = 0x85;
-    const SHIFT_RIGHT: u8 = 0x77;
-    const EXIT: u8 = 0x95;
-    const JIFFIES64: u32 = 118;
-    // r0 = bpf_jiffies64(); r0 >>= TICK_SHIFT; return r0
-    let instruction = |code: u8, immediate: u32| {
-        let [a, b, c, d] = immediate.to_ne_bytes();
-        [code, 0, 0, 0, a, b, c, d]
-    };
-    let program = [
-        instruction(CALL, JIFFIES64),
-        instruction(SHIFT_RIGHT, TICK_SHIFT),
-        instruction(EXIT, 0),
-    ];
-    let failed = |e| Error::bpf("ask", "the programs' clock", e);
-    let program = sys::program_load(&program).map_err(failed)?;
-    sys::program_test_run(program.as_fd(), &[0; 64]).map_err(failed)
+#[derive(Debug)]
+pub(crate) struct ProgramTime(OwnedFd);
+
+impl ProgramTime {
+    /// Loads the program that tells it.
+    pub(crate) fn load() -> Result<Self, Error> {
+        const CALL: u8 = 0x85;
+        const SHIFT_RIGHT: u8 = 0x77;
+        const EXIT: u8 = 0x95;
+        const JIFFIES64: u32 = 118;
+        // r0 = bpf_jiffies64(); r0 >>= TICK_SHIFT; return r0
+        let instruction = |code: u8, immediate: u32| {
+            let [a, b, c, d] = immediate.to_ne_bytes();
+            [code, 0, 0, 0, a, b, c, d]
+        };
+        let program = sys::program_load(&[
+            instruction(CALL, JIFFIES64),
+            instruction(SHIFT_RIGHT, TICK_SHIFT),
+            instruction(EXIT, 0),
+        ]);
+        program
+            .map(Self)
+            .map_err(|e| Error::bpf("load", "the programs' clock", e))
+    }
+
+    /// Now.
+    pub(crate) fn now(&self) -> Result<u32, Error> {
+        sys::program_test_run(self.0.as_fd(), &[0; 64])
+            .map_err(|e| Error::bpf("ask", "the programs' clock", e))
+    }
 }
 
 /// How long a tick lasts on this kernel.

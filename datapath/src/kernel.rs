@@ -15,7 +15,8 @@
 use std::{collections::BTreeMap, fmt, fs, path::PathBuf};
 
 use crate::{
-    Endpoints, Error, Events, Maps, Pins, attach, clock,
+    Endpoints, Error, Events, Maps, Pins, attach,
+    clock::ProgramTime,
     maps::check,
     object::OBJECT,
     pins::unpin,
@@ -87,6 +88,7 @@ pub struct Kernel {
     fragments: Hash<FragmentKey, FragmentEntry>,
     counters: PerCpuArray<MapData, u64>,
     config: Records<Config>,
+    time: ProgramTime,
 }
 
 impl Kernel {
@@ -146,6 +148,7 @@ impl Kernel {
                 .try_into()
                 .map_err(wrong(maps::COUNTERS))?,
             config: table!(Records, Array, maps::CONFIG),
+            time: ProgramTime::load()?,
             pins,
             programs,
             adopted,
@@ -328,7 +331,7 @@ impl Maps for Kernel {
     }
 
     fn now(&self) -> Result<u32, Error> {
-        clock::now()
+        self.time.now()
     }
 
     fn flow(&self, key: &FlowKey) -> Result<Option<FlowEntry>, Error> {

@@ -14,7 +14,7 @@
 
 pub mod attach;
 mod choice;
-pub mod clock;
+mod clock;
 mod clsact;
 pub mod conntrack;
 mod endpoints;

@@ -48,6 +48,16 @@ pub enum Presence {
     Missing,
 }
 
+impl Presence {
+    fn after(programs: Vec<u32>) -> Self {
+        if programs.is_empty() {
+            Self::First
+        } else {
+            Self::Behind(programs)
+        }
+    }
+}
+
 /// All interfaces.
 pub fn interfaces() -> Result<Vec<Interface>, Error> {
     let failed = |e| Error::net("list", "the interfaces", e);
@@ -83,11 +93,7 @@ pub fn endpoint(pins: &Pins, ifindex: u32, hook: Hook) -> Result<Presence, Error
             Presence::Missing => return Ok(Presence::Missing),
         }
     }
-    Ok(if before.is_empty() {
-        Presence::First
-    } else {
-        Presence::Behind(before)
-    })
+    Ok(Presence::after(before))
 }
 
 /// Whether the bridge's program is there.
@@ -135,11 +141,7 @@ fn presence(pins: &Pins, ifindex: u32, point: Point, hook: Hook) -> Result<Prese
             line
         }
     };
-    Ok(if before.is_empty() {
-        Presence::First
-    } else {
-        Presence::Behind(before)
-    })
+    Ok(Presence::after(before))
 }
 
 /// The program of our pinned link, if the link is alive.

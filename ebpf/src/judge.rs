@@ -110,7 +110,7 @@ fn decide(raw: *mut __sk_buff, case: &mut Case) -> Decision {
         return drop(Reason::Unknown);
     };
     if case.packet.is(marks::LATER) {
-        return fragment(case, config);
+        return fragment(case);
     }
     if case.packet.is(marks::MALFORMED) {
         return if case.is_open() {
@@ -273,7 +273,7 @@ fn stranger(case: &mut Case, config: &Config) -> Decision {
 /// A fragment without a transport header: follows its first fragment, or waits where the node will put the datagram
 /// together before the second stage.
 #[inline(always)]
-fn fragment(case: &mut Case, _: &Config) -> Decision {
+fn fragment(case: &Case) -> Decision {
     if flow::follows(
         case.ifindex,
         case.direction(),

@@ -45,19 +45,8 @@ pub fn identity(state: &State, address: IpAddr) -> Identity {
 pub fn prefix_identity(state: &State, address: Addr) -> Identity {
     // A prefix orders by its length first.
     let mut longest_first = state.prefixes.iter().rev();
-    let found = longest_first.find(|(prefix, _)| truncate(address, prefix.length) == prefix.addr);
+    let found = longest_first.find(|(prefix, _)| prefix.contains(address));
     found.map_or(Identity::WORLD, |(_, entry)| entry.identity)
-}
-
-/// The first bits of an address.
-pub(crate) fn truncate(address: Addr, length: u32) -> Addr {
-    let bits = u128::from_be_bytes(address.0);
-    let mask = if length == 0 {
-        0
-    } else {
-        u128::MAX << (128 - length)
-    };
-    Addr((bits & mask).to_be_bytes())
 }
 
 /// Asks the policy of an endpoint about a packet. `port` is the destination port; protocols without ports have 0.

@@ -399,7 +399,7 @@ impl<'a> Owners<'a> {
     fn is_pods(&self, address: Addr) -> bool {
         match self.addresses.get(&address) {
             Some(entry) => entry.flags & AddressEntry::POD != 0,
-            None => self.networks.iter().any(|prefix| contains(prefix, address)),
+            None => self.networks.iter().any(|prefix| prefix.contains(address)),
         }
     }
 
@@ -416,11 +416,6 @@ impl<'a> Owners<'a> {
         };
         connection.flows(now, owner, |address| self.is_pods(address.into()))
     }
-}
-
-fn contains(prefix: &Prefix, address: Addr) -> bool {
-    let differ = u128::from_be_bytes(prefix.addr.0) ^ u128::from_be_bytes(address.0);
-    prefix.length == 0 || differ.leading_zeros() >= prefix.length
 }
 
 #[cfg(test)]

@@ -37,6 +37,16 @@ pub(super) struct Surroundings {
     pub(super) error: Option<String>,
 }
 
+/// The UDP port of the nodes' tunnel, 0 if there is none. Others may have tunnels of their own: flannel's device is called
+/// flannel.VNI.
+pub(super) fn tunnel_port(interfaces: &[Interface]) -> u32 {
+    let of_others = |interface: &Interface| !interface.name.starts_with("flannel");
+    let tunnels = interfaces
+        .iter()
+        .filter_map(|interface| Some((of_others(interface), interface.vxlan_port?)));
+    tunnels.min().map_or(0, |(_, port)| port.into())
+}
+
 impl Surroundings {
     /// Takes in the interfaces of the node. `judged` tells whether one carries our program.
     pub(super) fn see<'p, P>(
@@ -172,6 +182,22 @@ mod tests {
         );
         around.see(&all, "cni0", || pods.iter(), |_| true);
         assert!(around.foreign.is_empty());
+    }
+
+    #[test]
+    fn the_tunnel_is_flannels() {
+        let tunnel = |name, port| Interface {
+            vxlan_port: Some(port),
+            ..interface(3, name, None)
+        };
+        let all = [
+            interface(2, "eth0", None),
+            tunnel("vxlan.calico", 4789),
+            tunnel("flannel.1", 8472),
+        ];
+        assert_eq!(tunnel_port(&all), 8472);
+        assert_eq!(tunnel_port(&all[..2]), 4789);
+        assert_eq!(tunnel_port(&all[..1]), 0);
     }
 
     #[test]

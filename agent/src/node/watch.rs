@@ -19,11 +19,11 @@ use tracing::{info, warn};
 use vethwall_common::config::Config;
 use vethwall_datapath::{
     Error, Maps, attach,
-    surroundings::{self, Interface, Presence},
+    surroundings::{self as interfaces, Interface, Presence},
     veth,
 };
 
-use super::thread::Node;
+use super::{surroundings, thread::Node};
 
 const BRIDGE_NF: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 const BRIDGE_NF6: &str = "/proc/sys/net/bridge/bridge-nf-call-ip6tables";
@@ -39,19 +39,14 @@ impl Node {
     pub(super) fn look_around(&mut self) {
         let around = &mut self.surroundings;
         around.taken.retain(|_, (_, last)| last.elapsed() < REMEMBERED);
-        let interfaces = match surroundings::interfaces() {
-            Ok(interfaces) => interfaces,
+        let all = match interfaces::interfaces() {
+            Ok(all) => all,
             Err(error) => {
                 around.error = Some(error.chain());
                 return;
             }
         };
-        // Others may have tunnels of their own; flannel's device is called flannel.VNI.
-        let tunnel = interfaces
-            .iter()
-            .filter_map(|interface| Some((!interface.name.starts_with("flannel"), interface.vxlan_port?)))
-            .min();
-        let port = tunnel.map_or(0, |(_, port)| u32::from(port));
+        let port = surroundings::tunnel_port(&all);
         let told = self.control.maps().config().and_then(|mut config| {
             if config.tunnel_port == port {
                 return Ok(());
@@ -60,15 +55,15 @@ impl Node {
             self.control.maps_mut().set_config(&config)
         });
         around.error = told.err().map(|error| error.chain());
-        let judged = |port: &Interface| surroundings::is_judged(&self.pins, port.ifindex).unwrap_or(false);
+        let judged = |port: &Interface| interfaces::is_judged(&self.pins, port.ifindex).unwrap_or(false);
         let pods = || self.interfaces.values().map(|known| &known.interface);
-        around.see(&interfaces, &self.places.bridge, pods, judged);
+        around.see(&all, &self.places.bridge, pods, judged);
         for (ifindex, known) in &mut self.interfaces {
             let Some(hook) = known.hook else { continue };
             let name = known.interface.host_ifname.as_str();
-            match surroundings::endpoint(&self.pins, *ifindex, hook) {
+            match interfaces::endpoint(&self.pins, *ifindex, hook) {
                 // With its pod, most likely; then there is nothing to attach to.
-                Ok(Presence::Missing) if interfaces.iter().any(|i| i.ifindex == *ifindex) => {
+                Ok(Presence::Missing) if all.iter().any(|i| i.ifindex == *ifindex) => {
                     warn!(interface = %name, "our program was taken off; it is attached again");
                     around.take(name);
                     known.hook = None;
@@ -86,7 +81,7 @@ impl Node {
         let name = self.places.bridge.clone();
         let mut known = self.bridge;
         if let Some((ifindex, hook)) = known {
-            match surroundings::bridge(&self.pins, ifindex, hook) {
+            match interfaces::bridge(&self.pins, ifindex, hook) {
                 Ok(Presence::Missing) => {
                     // First nobody relies on it any more.
                     self.second_stage(0, [0; 6]);

@@ -16,7 +16,7 @@ use super::{
     Unit,
     changed::{Changed, changed},
 };
-use crate::{reader::truncate, state::State};
+use crate::state::State;
 
 /// Where a class has its entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,7 +97,7 @@ impl<'s> Tree<'s> {
         self.lengths.range(..below).rev().find_map(|&length| {
             let prefix = Prefix {
                 length,
-                addr: truncate(addr, length),
+                addr: addr.truncate(length),
             };
             self.prefixes
                 .iter()

@@ -8,6 +8,7 @@
 mod connections;
 mod headers;
 mod policy;
+mod stages;
 
 use std::net::{IpAddr, Ipv4Addr};
 
