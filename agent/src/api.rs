@@ -18,6 +18,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use vethwall_policy::model;
 
+pub mod chain;
 pub mod client;
 pub mod explain;
 pub mod flow;

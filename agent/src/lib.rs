@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod chain;
 pub mod cli;
 pub mod flows;
 pub mod k8s;

@@ -4,6 +4,7 @@
 //! thread "manifests"  directory ─► objects ─┐
 //! main (tokio)        sockets ──────────────┴─► thread "node" ─► kernel
 //! thread "events"     ring buffer ─► names ───► flows
+//! thread "chain"      CNI directory ◄─► our entry in the runtime's chain
 //! ```
 
 use std::{
@@ -28,10 +29,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 use vethwall_cni::proto;
-use vethwall_datapath::{Choice, Events};
+use vethwall_datapath::{Choice, Events, Pins};
 
 use crate::{
     api::{self, status::Settings},
+    chain::{keeper, removal},
     flows::{EventClock, Flows, Names},
     node::{
         Input,
@@ -62,6 +64,8 @@ pub struct AgentConfig {
     pub hook: Choice,
     /// For how many pods there is room for connections.
     pub max_pods: u32,
+    /// How the runtime comes to call our plugin.
+    pub chain: keeper::Settings,
     /// What is logged: a level, or directives of `tracing_subscriber::EnvFilter`.
     pub log_level: String,
     /// Whether the log on stderr has colours.
@@ -84,7 +88,37 @@ pub fn run(config: AgentConfig) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(config))
+    runtime.block_on(async {
+        if removal::is_retired(&config.chain.places) {
+            return stay_away(&config).await;
+        }
+        serve(config).await
+    })
+}
+
+/// After an uninstall: finishes it, should it have been interrupted, and waits to be ended.
+async fn stay_away(config: &AgentConfig) -> anyhow::Result<()> {
+    warn!(
+        "vethwall was uninstalled on this node, nothing is enforced; to install it again: vethwall install"
+    );
+    let pins = Pins::new(&config.bpffs);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut again = tokio::time::interval(std::time::Duration::from_secs(1));
+    let mut done = false;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = again.tick(), if !done => match removal::finish(&config.chain.places, &pins) {
+                Ok(unread) => {
+                    unread.iter().for_each(|why| warn!("a network list may still name the plugin: {why}"));
+                    done = true;
+                }
+                Err(error) => warn!("the uninstall can not be finished yet: {error:#}"),
+            },
+        }
+    }
 }
 
 async fn serve(config: AgentConfig) -> anyhow::Result<()> {
@@ -104,11 +138,13 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
         max_pods: config.max_pods,
     };
     let unasked = Arc::new(AtomicU64::new(0));
+    let chain = Arc::new(keeper::Shared::default());
     let watched = Watched {
         names: Arc::clone(&names),
         flows: Arc::clone(&flows),
         events_read: Arc::clone(&read),
         unasked: Arc::clone(&unasked),
+        chain: Arc::clone(&chain),
     };
     let node = Node::new(places, config.settings, watched).map_err(|error| anyhow::anyhow!(error.chain()))?;
     let events = node.events().map_err(|error| anyhow::anyhow!(error.chain()))?;
@@ -123,6 +159,7 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
         .name("events".to_owned())
         .spawn(move || name_events(events, &names, &history, &read, questions))?;
     source::spawn(config.manifests, inputs.clone())?;
+    keeper::start(config.chain, chain)?;
     tokio::spawn(sockets::serve_plugin(plugin, inputs.clone()));
     tokio::spawn(sockets::serve_people(people, inputs.clone(), flows, config.node));
 

@@ -42,6 +42,8 @@ pub struct Environment {
     pub ifname: String,
     /// CNI_ARGS.
     pub args: String,
+    /// Not a variable: the plugin was uninstalled ([`crate::retired`]).
+    pub retired: bool,
 }
 
 impl Environment {
@@ -55,6 +57,7 @@ impl Environment {
                 .map(PathBuf::from),
             ifname: text("CNI_IFNAME"),
             args: text("CNI_ARGS"),
+            retired: false,
         }
     }
 
@@ -149,6 +152,16 @@ impl<'a> Config<'a> {
                 "vethwall: the network configuration is not understood",
             )
             .because(error)
+        })
+    }
+
+    /// The previous plugin's result, without which there is no interface to protect.
+    pub fn result(&self) -> Result<&'a RawValue, CniError> {
+        self.prev_result.ok_or_else(|| {
+            CniError::new(
+                code::CONFIG,
+                "vethwall: must be called as a chained plugin, after the one that makes the interface",
+            )
         })
     }
 

@@ -17,6 +17,7 @@ pub mod conflist;
 mod error;
 pub mod input;
 pub mod proto;
+pub mod retired;
 
 pub use commands::{Outcome, run};
 pub use error::{CniError, code};

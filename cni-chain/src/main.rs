@@ -8,6 +8,7 @@ use std::{
 use vethwall_cni::{
     CniError, Outcome, code,
     input::{Environment, NEWEST},
+    retired::is_retired,
     run,
 };
 
@@ -28,7 +29,11 @@ fn main() -> ExitCode {
     let mut stdin = Vec::new();
     // A configuration that can not be read is one that can not be parsed: the commands say so, DEL does not mind.
     let _unread = io::stdin().lock().read_to_end(&mut stdin);
-    let Outcome { output, success } = run(verb.as_deref(), &Environment::read(get), &stdin);
+    let environment = Environment {
+        retired: std::env::current_exe().is_ok_and(|plugin| is_retired(&plugin)),
+        ..Environment::read(get)
+    };
+    let Outcome { output, success } = run(verb.as_deref(), &environment, &stdin);
     print(&output);
     if success {
         ExitCode::SUCCESS

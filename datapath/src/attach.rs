@@ -26,7 +26,7 @@ use std::{
 
 use nix::libc;
 
-use crate::{Error, Pins, clsact, pins::unpin, point::Point, sys};
+use crate::{Error, Pins, clsact, pins::unpin, point::Point, surroundings, sys};
 
 /// How a program hangs on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,6 +93,20 @@ pub fn detach_endpoint(pins: &Pins, ifindex: u32, ifname: &str) -> Result<(), Er
 /// Takes the program off the bridge.
 pub fn detach_bridge(pins: &Pins, ifindex: u32, ifname: &str) -> Result<(), Error> {
     detach(pins, Point::Bridge, ifindex, ifname)
+}
+
+/// Takes every program of ours off every interface, whichever way it hangs there, and removes the pins. One that fails stops
+/// no other, and keeps the pins, so that it can be tried again.
+pub fn remove_all(pins: &Pins) -> Result<(), Error> {
+    let mut failed = None;
+    for interface in surroundings::interfaces()? {
+        for point in Point::ALL {
+            if let Err(error) = detach(pins, point, interface.ifindex, &interface.name) {
+                failed = Some(error);
+            }
+        }
+    }
+    failed.map_or_else(|| pins.remove(), Err)
 }
 
 /// All pinned links.

@@ -69,6 +69,21 @@ impl Pins {
         Ok(())
     }
 
+    /// Removes all pins and their directories. Programs and maps go with the last that uses them.
+    pub(crate) fn remove(&self) -> Result<(), Error> {
+        let ours = self
+            .root
+            .parent()
+            .filter(|parent| **parent != *self.bpffs)
+            .unwrap_or(&self.root);
+        match fs::remove_dir_all(ours) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::file("remove", ours.display(), error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// Opens a pin; one that is absent means that nothing was loaded.
     pub(crate) fn open(&self, path: &Path) -> Result<OwnedFd, Error> {
         sys::open(path).map_err(|error| {

@@ -5,6 +5,7 @@
 )]
 
 mod atomicity;
+mod chain;
 mod connections;
 mod datapath;
 mod demo;

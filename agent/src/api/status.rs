@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{API_VERSION, Mode, PolicyName};
+use super::{API_VERSION, Mode, PolicyName, chain::Chain};
 use serde::{Deserialize, Serialize};
 
 /// The node's state, as one agent knows it.
@@ -17,6 +17,9 @@ pub struct Status {
     pub ready: bool,
     /// What the agent is doing.
     pub state: AgentState,
+    /// How far it has taken over the node.
+    #[serde(default)]
+    pub phase: Phase,
     /// The agent's version.
     pub version: String,
     /// Version of the kernel maps' layout.
@@ -47,6 +50,9 @@ pub struct Status {
     /// Connections that the kernel knew and the programs did not.
     #[serde(default)]
     pub connections: Connections,
+    /// How the runtime comes to call our plugin.
+    #[serde(default)]
+    pub chain: Chain,
     /// What is wrong. Problems of manifests stand there, not here.
     pub problems: Vec<Problem>,
     /// Packets by how they ended; only those that are not zero.
@@ -66,6 +72,36 @@ pub enum AgentState {
     /// Something could not be written to the kernel; it is tried again, and what is in the kernel stays in force. Or
     /// egress beyond the pods can not be judged and is dropped where a policy isolates.
     Degraded,
+}
+
+/// How far the agent has taken over the node. Each includes those before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Phase {
+    /// Programs and maps are loaded, or adopted from an earlier agent.
+    #[default]
+    Loaded,
+    /// The objects are known and their policy is in the kernel.
+    Synced,
+    /// Every pod that ran already carries the programs: the runtime may call the plugin.
+    Ready,
+    /// The runtime is told to, and pods that started meanwhile were looked for: no pod starts unprotected.
+    Steady,
+    /// vethwall was uninstalled; nothing of it is in the kernel.
+    Removed,
+}
+
+impl Phase {
+    /// One word for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Loaded => "loaded",
+            Self::Synced => "synced",
+            Self::Ready => "ready",
+            Self::Steady => "steady",
+            Self::Removed => "removed",
+        }
+    }
 }
 
 /// How a program is attached.

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum, builder::PossibleValue};
 use vethwall_datapath::Choice;
 
-use super::{Exit, Failure, Global, text::escape};
+use super::{Exit, Failure, Global, node::NodeArgs, text::escape};
 use crate::{
+    api::chain::ChainMode,
     api::status::{ExistingConnections, OwnNodeEgress, Settings},
+    chain::{self, keeper},
     run::AgentConfig,
 };
 
@@ -22,6 +24,11 @@ the key \"hook\" of its configuration.
 Connections that run while policy changes, or that are older than vethwall, are judged again at
 their next packet; with --existing-connections keep they go on until they end by themselves. What
 a pod sends to its own node is judged like the rest; with --own-node-egress allow it always passes.
+
+With --chain own the agent writes a list of its own into the runtime's directory, that sorts before
+flannel's and says the same with the plugin behind it; dropin writes a file beside flannel's list
+(containerd 2.1, CRI-O 1.33), patch edits flannel's list and puts the entry back whenever it is
+lost, external only looks. auto is own, or patch where flannel's list sorts first.
 
 The tables of connections have room for 512 a pod of --max-pods. Those that the kernel has already
 keep their size, so that no connection is forgotten, until the node is booted again.
@@ -69,6 +76,20 @@ pub(crate) struct AgentArgs {
     /// Pods that the node may hold.
     #[arg(long, value_name = "N", default_value_t = 110, value_parser = clap::value_parser!(u32).range(1..))]
     max_pods: u32,
+    /// own, dropin, patch, external, off: see below.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "MODE",
+        hide_possible_values = true,
+        default_value_t
+    )]
+    chain: ChainMode,
+    /// The plugin's program, to install and to put back when it is lost.
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
+    #[command(flatten)]
+    node_args: NodeArgs,
     /// Log on stderr: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: String,
@@ -100,6 +121,7 @@ impl AgentArgs {
             Some(node) => node,
             None => host_name()?,
         };
+        let entry = chain::entry(&global.run_dir, &self.bpffs, self.hook);
         Ok(AgentConfig {
             manifests: self.manifests,
             node,
@@ -113,6 +135,12 @@ impl AgentArgs {
             },
             hook: self.hook,
             max_pods: self.max_pods,
+            chain: keeper::Settings {
+                mode: self.chain,
+                places: self.node_args.places(),
+                entry,
+                plugin: self.plugin,
+            },
             log_level: self.log,
             log_color,
         })

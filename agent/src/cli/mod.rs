@@ -23,6 +23,8 @@ use crate::api::{ClientError, ErrorCode};
 pub mod agent;
 mod explain;
 mod flows;
+mod install;
+mod node;
 mod offline;
 mod peer;
 mod policy;
@@ -102,6 +104,10 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Policies, before they are applied.
     Policy(policy::PolicyArgs),
+    /// Put the plugin into the runtime's directory of plugins.
+    Install(install::InstallArgs),
+    /// Take vethwall off this node; flannel stays as it was.
+    Uninstall(install::UninstallArgs),
     /// Versions of this program and of the agent.
     Version(version::VersionArgs),
 }
@@ -205,6 +211,8 @@ fn run(cli: Cli, color_log: bool, streams: Streams<'_>) -> Exit {
         Command::Flows(args) => flows::run(args, &global, &mut inner),
         Command::Explain(args) => explain::run(args, &global, &mut inner),
         Command::Policy(args) => policy::run(&args, &global, &mut inner),
+        Command::Install(args) => install::install(args, &mut inner),
+        Command::Uninstall(args) => install::uninstall(args, &global, &mut inner),
         Command::Version(args) => version::run(&args, &global, &mut inner),
     };
     let flushed = |exit| match out.flush() {

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::api::{
     Client, ClientError, Request, Response, Status,
+    chain::ChainState,
     status::{AgentState, Endpoint, EndpointState, Isolation, ManifestProblem},
 };
 
@@ -96,6 +97,26 @@ fn facts(status: &Status, out: &mut String) {
             },
             status.revision
         ),
+    );
+    let chain = &status.chain;
+    fact(
+        "Chain",
+        match (&chain.file, chain.state) {
+            (Some(file), _) => format!(
+                "{} in {}, {}, put back {}, phase {}",
+                escape(file),
+                escape(&chain.directory),
+                chain.mode.name(),
+                count(
+                    usize::try_from(chain.repairs).unwrap_or(usize::MAX),
+                    "time",
+                    "times"
+                ),
+                status.phase.name()
+            ),
+            (None, ChainState::Off) => format!("not looked after, phase {}", status.phase.name()),
+            (None, state) => paint(format!("{}, phase {}", state.name(), status.phase.name()), warn()),
+        },
     );
     let hook = status.hook.map_or("no program attached yet", |hook| hook.name());
     let bridge = if status.bridge.attached {

@@ -14,11 +14,12 @@ use super::*;
 use crate::api::{
     API_VERSION, Direction, ErrorBody, Explanation, Flow, Lost, PolicyName, Request, RequestLine, Response,
     SOCKET, Status, Version,
+    chain::{Chain, ChainMode, ChainState},
     explain::{EntryAnswer, Party, PolicyAnswer, RuleAnswer, Side, SideReason},
     flow::{End, EndKind, Verdict},
     status::{
         AgentState, Bridge, Endpoint, EndpointState, ExistingConnections, Hook, Isolation, ManifestProblem,
-        Manifests, MapUse, OwnNodeEgress, Policy, Problem, Settings,
+        Manifests, MapUse, OwnNodeEgress, Phase, Policy, Problem, Settings,
     },
     to_line,
 };
@@ -120,6 +121,14 @@ fn healthy() -> Status {
             },
             endpoint("web-7d9f8", "10.42.0.9"),
         ],
+        phase: Phase::Steady,
+        chain: Chain {
+            state: ChainState::Chained,
+            directory: "/etc/cni/net.d".to_owned(),
+            file: Some("05-vethwall.conflist".to_owned()),
+            repairs: 1,
+            ..Chain::default()
+        },
         policies: vec![Policy {
             namespace: "shop".to_owned(),
             name: "db-allow-api".to_owned(),
@@ -396,6 +405,14 @@ fn the_agent_gets_its_flags() {
         "clsact",
         "--max-pods",
         "250",
+        "--chain",
+        "own",
+        "--plugin",
+        "/p",
+        "--cni-conf-dir",
+        "/net.d",
+        "--cni-bin-dir",
+        "/bin.d",
         "--log",
         "debug",
     ])
@@ -418,6 +435,15 @@ fn the_agent_gets_its_flags() {
             },
             hook: Choice::Only(vethwall_datapath::Hook::Clsact),
             max_pods: 250,
+            chain: crate::chain::keeper::Settings {
+                mode: ChainMode::Own,
+                places: crate::chain::places::Places {
+                    conf: "/net.d".into(),
+                    bin: "/bin.d".into(),
+                },
+                entry: r#"{"type":"vethwall-cni","runDir":"/r","bpffs":"/b","hook":"clsact"}"#.to_owned(),
+                plugin: Some("/p".into()),
+            },
             log_level: "debug".to_owned(),
             log_color: true,
         }
@@ -434,7 +460,13 @@ fn the_agent_gets_its_flags() {
     assert_eq!(config.settings, Settings::default());
     assert_eq!(config.hook, Choice::Best);
     assert_eq!(config.max_pods, 110);
-    for wrong in [["--hook", "xdp"], ["--max-pods", "0"], ["--max-pods", "many"]] {
+    assert_eq!((config.chain.mode, config.chain.plugin), (ChainMode::Auto, None));
+    for wrong in [
+        ["--hook", "xdp"],
+        ["--max-pods", "0"],
+        ["--max-pods", "many"],
+        ["--chain", "first"],
+    ] {
         let line = ["vethwall", "agent", "--manifests", "/m"];
         assert!(
             Cli::try_parse_from(line.iter().chain(&wrong)).is_err(),

@@ -15,10 +15,11 @@ use super::{
 use crate::api::{
     Mode, PolicyName,
     status::{
-        AgentState, Bridge, Counter, Endpoint, EndpointState, Events, Isolation, Manifests, MapUse, Policy,
-        Problem, Status,
+        AgentState, Bridge, Counter, Endpoint, EndpointState, Events, Isolation, Manifests, MapUse, Phase,
+        Policy, Problem, Status,
     },
 };
+use crate::chain::keeper::Told;
 
 impl From<Hook> for crate::api::status::Hook {
     fn from(hook: Hook) -> Self {
@@ -43,6 +44,8 @@ impl Node {
         let mut problems = self.no_second_stage();
         let judged = problems.is_empty();
         problems.extend(self.problems());
+        let chain = self.watched.chain.told();
+        problems.extend(chain.problems.iter().cloned());
         if let Err(error) = &counters {
             problems.push(problem(
                 "KRN004",
@@ -54,6 +57,7 @@ impl Node {
         Status {
             node: self.places.node.clone(),
             ready: self.ready,
+            phase: self.phase(&chain),
             state: match (
                 self.control.synced(),
                 self.control.failures().is_empty() && judged,
@@ -93,9 +97,24 @@ impl Node {
             connections: self
                 .connections
                 .counts(self.watched.unasked.load(Ordering::Relaxed)),
+            chain: chain.chain,
             problems,
             counters: named(&counters),
             ..Status::new()
+        }
+    }
+
+    fn phase(&self, chain: &Told) -> Phase {
+        // Pods that came by the chain before it named us were looked for since.
+        let second = chain
+            .since
+            .is_some_and(|since| self.looked.is_some_and(|looked| looked > since));
+        match (self.removed, self.control.synced(), self.ready) {
+            (true, _, _) => Phase::Removed,
+            (false, false, _) => Phase::Loaded,
+            (false, true, false) => Phase::Synced,
+            (false, true, true) if second => Phase::Steady,
+            (false, true, true) => Phase::Ready,
         }
     }
 

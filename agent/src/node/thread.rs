@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     api::{explain, status},
+    chain::keeper,
     flows::{Flows, Names},
 };
 
@@ -72,6 +73,8 @@ pub struct Watched {
     pub events_read: Arc<AtomicU64>,
     /// How many drops were too many to ask the kernel about.
     pub unasked: Arc<AtomicU64>,
+    /// How the runtime comes to call our plugin.
+    pub chain: Arc<keeper::Shared>,
 }
 
 struct Waiting {
@@ -101,6 +104,10 @@ pub struct Node {
     /// What could not be read, by what it is.
     pub(super) unreadable: BTreeMap<&'static str, String>,
     pub(super) ready: bool,
+    /// When all pods were looked for last.
+    pub(super) looked: Option<Instant>,
+    /// Nothing of ours is in the kernel any more.
+    pub(super) removed: bool,
 }
 
 impl Node {
@@ -134,6 +141,8 @@ impl Node {
             surroundings: Surroundings::default(),
             unreadable: BTreeMap::new(),
             ready: false,
+            looked: None,
+            removed: false,
         })
     }
 
@@ -276,6 +285,9 @@ impl Node {
 
     /// Makes maps and attachments follow the world.
     fn sync(&mut self) {
+        if self.watched.chain.is_leaving() {
+            return;
+        }
         let settled = self.control.settled();
         let complete = self.control.sync();
         for failure in self.control.failures() {
@@ -291,6 +303,7 @@ impl Node {
         self.attach_all();
         if complete && !self.ready && self.interfaces.values().all(|known| known.hook.is_some()) {
             self.ready = true;
+            self.watched.chain.set_ready();
             info!(
                 pods = self.interfaces.len(),
                 revision = self.control.revision(),
@@ -339,6 +352,10 @@ impl Node {
 
     /// Compares the kernel with what is known.
     fn tick(&mut self) {
+        if self.watched.chain.is_leaving() {
+            self.leave();
+            return;
+        }
         self.look();
         settings::follow_sysctls(self.control.maps_mut(), self.settings, self.clock);
         self.sync();
@@ -351,6 +368,30 @@ impl Node {
                 "can not remove the pins of interfaces that are gone: {}",
                 error.chain()
             );
+        }
+    }
+
+    /// After an uninstall: takes everything off, and is only there to be asked.
+    fn leave(&mut self) {
+        if self.removed {
+            return;
+        }
+        self.ready = false;
+        for waiting in std::mem::take(&mut self.waiting) {
+            // Its plugin asks again and finds itself retired.
+            answer(
+                waiting.reply,
+                proto::Response::failed(code::TRY_LATER, "vethwall is being uninstalled"),
+            );
+        }
+        match attach::remove_all(&self.pins) {
+            Ok(()) => {
+                info!("every program is off; pods are as flannel leaves them");
+                self.interfaces.clear();
+                self.bridge = None;
+                self.removed = true;
+            }
+            Err(error) => warn!("programs can not be taken off yet: {}", error.chain()),
         }
     }
 
@@ -368,6 +409,7 @@ impl Node {
     }
 
     fn look(&mut self) {
+        let began = Instant::now();
         let networks = flannel::read_pod_networks(flannel::SUBNET_FILE.as_ref());
         let addresses = flannel::own_addresses().map_err(|e| e.to_string());
         self.note("node addresses", addresses, |node, addresses| {
@@ -379,6 +421,7 @@ impl Node {
         // With the pods known: a port of the bridge that is a pod's is about to carry our programs.
         self.look_around();
         self.look_at_bridge();
+        self.looked = Some(began);
     }
 
     /// Remembers what could not be read, and says it once.

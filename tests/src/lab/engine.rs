@@ -51,6 +51,8 @@ impl Lab {
                 node.name.clone(),
                 "--hook".into(),
                 self.state.hook.clone(),
+                "--chain".into(),
+                "off".into(),
             ];
             let log = self.directory.join(format!("log/agent-{}.log", node.name));
             let start = Start {

@@ -1,6 +1,6 @@
 //! The plugin under the real libcni (`cnitool`), after the real flannel, bridge, host-local and portmap plugins.
 
-mod node;
+pub(crate) mod node;
 
 use std::{
     fs,

@@ -70,6 +70,13 @@ impl Node {
         Self { bin }
     }
 
+    /// The node that an earlier one of the sandbox left.
+    pub(crate) fn again() -> Self {
+        Self {
+            bin: PathBuf::from("/run/bin"),
+        }
+    }
+
     pub(crate) fn chained() -> Self {
         Self::new(&conflist::insert(FLANNEL, &conflist::default_entry()).unwrap())
     }
@@ -79,11 +86,16 @@ impl Node {
     }
 
     pub(crate) fn cnitool_for(&self, verb: &str, netns: &str) -> Output {
+        self.cnitool_as(verb, netns, ARGS)
+    }
+
+    /// As another pod.
+    pub(crate) fn cnitool_as(&self, verb: &str, netns: &str, args: &str) -> Output {
         Command::new(workspace().join(".tools/cni/cnitool"))
             .args([verb, "cbr0", netns])
             .env("NETCONFPATH", "/run/net.d")
             .env("CNI_PATH", &self.bin)
-            .env("CNI_ARGS", ARGS)
+            .env("CNI_ARGS", args)
             .output()
             .expect("cnitool is built by make setup")
     }

@@ -15,6 +15,7 @@ fn a_healthy_node() {
 vethwall v0.1.0 · node-a · healthy · pods protected 2/2
 
 Manifests  /etc/manifests: 7 files, no problems, revision 12
+Chain      05-vethwall.conflist in /etc/cni/net.d, auto, put back 1 time, phase steady
 Kernel     tcx, bridge cni0 attached, map layout v1, bridge-nf-call-iptables 1
 Maps       fullest VERDICTS: 13107 of 131072 (9 %)
 Events     0 read, 0 lost
@@ -35,6 +36,7 @@ shop/db-allow-api  enforce  1
 fn everything_that_is_wrong_is_listed_and_is_1() {
     let mut status = healthy();
     status.endpoints[1].state = EndpointState::Pending;
+    (status.phase, status.chain.state, status.chain.file) = (Phase::Ready, ChainState::Unchained, None);
     status.policies[0].problems = vec!["rule 1: 10.0.0.0/33 is no CIDR; it matches nothing".to_owned()];
     status.manifests.problems = vec![ManifestProblem {
         file: "policies/lockdown.yaml".to_owned(),
@@ -51,6 +53,7 @@ fn everything_that_is_wrong_is_listed_and_is_1() {
     let (_, ran) = asked(&[Response::Status(Box::new(status)), Response::End], &["status"]);
     assert_eq!(ran.exit, Exit::No);
     for part in [
+        "Chain      not chained, phase ready\n",
         "vethwall v0.1.0 · node-a · PROBLEMS · pods protected 1/2\n",
         "shop/web-7d9f8  veth3f1c2a  10.42.0.9  PENDING    closed               closed\n",
         "shop/db-allow-api  enforce  1          1 PROBLEM\n",

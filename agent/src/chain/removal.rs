@@ -1,0 +1,125 @@
+//! Taking vethwall off a node. Every step may be interrupted, and done again.
+//!
+//! ```text
+//! mark the plugin retired ─► lists no longer name it ─► programs off, pins gone ─► plugin gone, once no cached result names it
+//!   (pods start unprotected,      (the runtime reads       (flannel as it was)
+//!    none is refused)              its directory anew)
+//! ```
+
+use std::{fs, io, path::Path};
+
+use anyhow::Context as _;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde::Deserialize;
+use vethwall_cni::{conflist::PLUGIN, retired};
+use vethwall_datapath::{Pins, attach};
+
+use super::{binary, files, places::Places, plan};
+
+/// Says beside the plugin that it is to do nothing any more. Where no plugin is, there is nothing to mark.
+pub fn retire(bin: &Path) -> anyhow::Result<()> {
+    if !binary::path(bin).exists() {
+        return Ok(());
+    }
+    files::replace(&bin.join(retired::MARK), b"", 0o644).context("can not mark the plugin as uninstalled")
+}
+
+/// Whether vethwall was uninstalled on this node and not installed again.
+#[must_use]
+pub fn is_retired(places: &Places) -> bool {
+    retired::is_retired(&binary::path(&places.bin))
+}
+
+/// All that is left to do once the plugin is marked, where no agent does it. Returns what could not be read, which may name
+/// us still.
+pub fn finish(places: &Places, pins: &Pins) -> anyhow::Result<Vec<String>> {
+    let unread = unchain(&places.conf)?;
+    attach::remove_all(pins).map_err(|error| anyhow::anyhow!(error.chain()))?;
+    Ok(unread)
+}
+
+/// Takes us out of every list. Returns what could not be read, which may name us still.
+pub fn unchain(conf: &Path) -> Result<Vec<String>, files::Error> {
+    let listing = match files::read(conf) {
+        // There is no runtime whose lists could name us.
+        Err(error) if error.source.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listing => listing?,
+    };
+    let (changes, unread) = plan::unchain(&listing);
+    files::apply(conf, &changes)?;
+    Ok(unread)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Cached {
+    #[serde(default)]
+    container_id: String,
+    #[serde(default)]
+    config: String,
+}
+
+/// The sandboxes whose cached result names the plugin: their DEL may still call it. What can not be read counts.
+pub fn naming_us(cache: &Path) -> io::Result<Vec<String>> {
+    let mut naming = Vec::new();
+    let entries = match fs::read_dir(cache) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(naming),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        let text = match fs::read(&path) {
+            // A DEL came in between.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            text => text.unwrap_or_default(),
+        };
+        let cached = serde_json::from_slice::<Cached>(&text).ok();
+        let config = cached
+            .as_ref()
+            .and_then(|cached| BASE64_STANDARD.decode(&cached.config).ok());
+        if config.is_none_or(|config| config.windows(PLUGIN.len()).any(|text| text == PLUGIN.as_bytes())) {
+            let name = cached
+                .map(|cached| cached.container_id)
+                .filter(|id| !id.is_empty());
+            naming.push(name.unwrap_or_else(|| path.display().to_string()));
+        }
+    }
+    naming.sort();
+    Ok(naming)
+}
+
+/// Removes the plugin and its mark.
+pub fn remove_plugin(bin: &Path) -> anyhow::Result<()> {
+    for path in [binary::path(bin), bin.join(retired::MARK)] {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("can not remove {}", path.display()));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cached_results_that_name_us_are_found() {
+        let cache = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(cache.path().join(name), text).unwrap();
+        let result = |id: &str, config: &str| {
+            serde_json::json!({"containerId": id, "config": BASE64_STANDARD.encode(config)}).to_string()
+        };
+        write(
+            "cbr0-a-eth0",
+            &result("a", r#"{"plugins":[{"type":"flannel"},{"type":"vethwall-cni"}]}"#),
+        );
+        write("cbr0-b-eth0", &result("b", r#"{"plugins":[{"type":"flannel"}]}"#));
+        assert_eq!(naming_us(cache.path()).unwrap(), ["a"]);
+        write("cbr0-c-eth0", "{");
+        assert_eq!(naming_us(cache.path()).unwrap().len(), 2);
+        assert_eq!(naming_us(&cache.path().join("absent")).unwrap(), [""; 0]);
+    }
+}
