@@ -325,3 +325,6 @@ fn set(numbers: impl Iterator<Item = u32>) -> BTreeSet<u32> {
     numbers.dedup();
     numbers.into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,9 +6,9 @@ use super::{
 };
 use crate::{
     compile::compile,
-    model::{NetworkPolicy, Object, Peer, PortMatch},
+    model::{ClusterRule, NetworkPolicy, Object, Peer, PortMatch, Ports, RuleAction},
     numbers::Numbers,
-    tests::world::{block, endpoint, namespace, own, pod, policy, rule, tcp},
+    tests::world::{acts, admin, block, endpoint, namespace, own, pod, policy, rule, tcp, within},
     world::World,
 };
 
@@ -102,4 +102,25 @@ fn a_rule_goes_and_another_stays() {
         (own(&[("app", "db")]), tcp(81, 81)),
     ];
     every_single_failure(&world(&rules, "1"), &world(&rules[..1], "1"));
+}
+
+#[test]
+fn denied_ports_that_are_too_many_for_an_entry_stay_denied() {
+    // Everything is allowed but some ports of clients, which stand in pages: a page that goes too early opens them.
+    let denies = |ports: [u16; 9]| {
+        let mut world = world(&[], "1");
+        let rule = ClusterRule {
+            ports: Ports::Some(ports.map(|port| tcp(port, port)).to_vec()),
+            ..acts(RuleAction::Deny, within(&[], &[("a", "1")]))
+        };
+        world.delete(&Object::NetworkPolicy(policy("x/p", &[])).key());
+        world.apply(Object::ClusterNetworkPolicy(admin("deny", 1, vec![rule])));
+        world
+    };
+    let (first, second) = (
+        denies([1, 22, 80, 81, 300, 443, 600, 900, 8080]),
+        denies([1, 22, 53, 80, 81, 443, 1200, 1500, 1800]),
+    );
+    every_single_failure(&first, &second);
+    every_single_failure(&first, &world(&[], "1"));
 }

@@ -175,3 +175,62 @@ fn with_too_many_addresses_what_denies_pods_denies_who_is_left_out() {
     };
     assert_eq!(codes(&compiled(vec![deny], exactly)), Vec::<&str>::new());
 }
+
+/// Allows every client ten ports, each on a page of its own; four of them need none.
+fn paged(path: &str) -> Object {
+    let ports: Vec<_> = (0..10).map(|n| tcp(n * 512, n * 512)).collect();
+    Object::NetworkPolicy(NetworkPolicy {
+        ingress: Some(vec![rule(&[block("10.0.1.0/24", &[])], &ports)]),
+        ..policy(path, &[("app", "server")])
+    })
+}
+
+#[test]
+fn pages_of_ports_are_limited_for_the_node_and_for_a_namespace() {
+    let of = |policies: Vec<Object>, port_pages, namespaces| {
+        let limits = Limits {
+            port_pages,
+            namespaces,
+            ..Limits::default()
+        };
+        let compiled = compiled(policies, limits);
+        (codes(&compiled).join(" "), compiled.state.ports.len())
+    };
+    let one = || vec![paged("x/one")];
+    assert_eq!(of(one(), 6, 1), (String::new(), 6));
+    assert_eq!(of(one(), 5, 1), ("LIM001".to_owned(), 0));
+    assert_eq!(
+        of(one(), 12, 2),
+        (String::new(), 6),
+        "half is a namespace's share"
+    );
+    assert_eq!(of(one(), 11, 2), ("LIM001".to_owned(), 0));
+    // Another set in another namespace: there is room for one of them.
+    let more: Vec<_> = (0..10).map(|n| tcp(n * 512 + 7, n * 512 + 7)).collect();
+    let other = Object::NetworkPolicy(NetworkPolicy {
+        ingress: Some(vec![rule(&[block("10.0.1.0/24", &[])], &more)]),
+        ..policy("y/other", &[("app", "server")])
+    });
+    assert_eq!(
+        of(vec![paged("x/one"), other.clone()], 12, 1),
+        (String::new(), 12)
+    );
+    assert_eq!(of(vec![paged("x/one"), other], 11, 1), ("LIM001".to_owned(), 6));
+    // The same set is written once, whoever needs it.
+    assert_eq!(
+        of(vec![paged("x/one"), paged("y/same")], 6, 1),
+        (String::new(), 6)
+    );
+}
+
+#[test]
+fn what_is_closed_says_whose_it_is() {
+    let limits = Limits {
+        verdicts: 10,
+        ..Limits::default()
+    };
+    let rules = (1..=20).map(|n: u32| acts(RuleAction::Deny, within(&[], &[("n", &n.to_string())])));
+    let wide = Object::ClusterNetworkPolicy(admin("wide", 1, rules.collect()));
+    let short = compiled(vec![wide], limits);
+    assert!(short.problems[0].message.contains("wide"), "{:?}", short.problems);
+}

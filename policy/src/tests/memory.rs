@@ -15,7 +15,7 @@ use crate::{
     tests::compile::meaning,
     tests::random::{Parts, parts},
     tests::small::{WEB, ingress, with, world},
-    tests::world::{TCP, endpoint, ip, rule, tcp, within},
+    tests::world::{TCP, endpoint, ip, pod, rule, tcp, within},
     world::World,
 };
 
@@ -121,4 +121,58 @@ fn what_is_no_longer_asked_for_tells_nobody_apart() {
     world.delete(&Object::NetworkPolicy(teams).key());
     let [x, y] = identities(&compiler.compile(&world));
     assert_eq!(x, y);
+}
+
+#[test]
+fn what_is_asked_for_anew_is_found_among_pods_that_answered_already() {
+    // In one namespace a, c and e answer an old policy; b and d begin to answer, and so does c once more.
+    let allows = |name: &str, labels: &[(&str, &str)], port: u16| NetworkPolicy {
+        name: name.to_owned(),
+        ..ingress(vec![rule(&[within(&[], labels)], &[tcp(port, port)])])
+    };
+    let old = allows("old", &[("old", "yes")], 80);
+    let mut world = with(world(), std::slice::from_ref(&old));
+    let clients = ["a", "b", "c", "d", "e"];
+    for (n, name) in clients.iter().enumerate() {
+        let mut labels = vec![];
+        labels.extend("ace".contains(name).then_some(("old", "yes")));
+        labels.extend("bcd".contains(name).then_some(("new", "yes")));
+        world.apply(Object::Pod(pod(
+            &format!("w/{name}"),
+            &format!("10.0.2.{n}"),
+            &labels,
+        )));
+    }
+    let mut compiler = Compiler::default();
+    let allowed = |compiled: &Compiled, port| {
+        let lookup = |n| {
+            lookup(
+                &compiled.state,
+                WEB,
+                Ingress,
+                ip(&format!("10.0.2.{n}")),
+                TCP,
+                port,
+            )
+        };
+        let who = clients.iter().enumerate().filter(|(n, _)| lookup(*n).allow != 0);
+        who.map(|(_, name)| *name).collect::<String>()
+    };
+    let before = compiler.compile(&world);
+    assert_eq!(
+        (allowed(&before, 80), allowed(&before, 81)),
+        ("ace".to_owned(), String::new())
+    );
+    world.apply(Object::NetworkPolicy(allows("new", &[("new", "yes")], 81)));
+    let after = compiler.compile(&world);
+    assert_eq!(
+        (allowed(&after, 80), allowed(&after, 81)),
+        ("ace".to_owned(), "bcd".to_owned())
+    );
+    world.delete(&Object::NetworkPolicy(old).key());
+    let last = compiler.compile(&world);
+    assert_eq!(
+        (allowed(&last, 80), allowed(&last, 81)),
+        (String::new(), "bcd".to_owned())
+    );
 }

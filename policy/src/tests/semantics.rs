@@ -432,3 +432,37 @@ fn rule_39_own_addresses_are_marked_and_are_no_pods() {
         "other nodes are addresses like others"
     );
 }
+
+// Covers: SEMANTICS 31
+#[test]
+fn only_running_pods_on_the_nodes_network_speak_for_their_node() {
+    // No Node object says which addresses n9 has.
+    let mut world = world();
+    for (host_network, finished, node) in [
+        (true, false, Some("n9")),
+        (true, true, None),
+        (false, false, None),
+        (false, true, None),
+    ] {
+        world.apply(Object::Pod(Pod {
+            node: Some("n9".to_owned()),
+            host_network,
+            finished,
+            ..pod("x/agent", "192.168.0.9", &[])
+        }));
+        assert_eq!(
+            world.node_of(ip("192.168.0.9")),
+            node,
+            "{host_network} {finished}"
+        );
+    }
+}
+
+#[test]
+fn a_record_that_does_not_enforce_is_pending() {
+    let mut state = compiled(&world()).state;
+    let pending = |state: &_| reader::lookup(state, WEB, Ingress, ip("8.8.8.8"), TCP, 80).pending;
+    assert!(!pending(&state));
+    state.endpoints.get_mut(&WEB).unwrap().flags = 0;
+    assert!(pending(&state));
+}
