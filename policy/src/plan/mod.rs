@@ -27,6 +27,8 @@ mod compare;
 mod execute;
 #[cfg(test)]
 mod failures;
+#[cfg(test)]
+mod order;
 mod steps;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,82 @@
+//! What a plan does first, and what it leaves alone.
+
+use vethwall_common::entry::{Entry, Key};
+
+use super::{Operation, Step, plan, tests::observe};
+use crate::{
+    compile::compile,
+    model::{NetworkPolicy, Object},
+    numbers::Numbers,
+    tests::world::{endpoint, namespace, own, pod, policy, rule, tcp},
+    world::World,
+};
+
+/// x/one (7) and x/two (8) with these labels, a client, and policies that let `role=client` in to pods of app=web or
+/// app=db.
+fn world(one: &str, two: &str, client: &str) -> World {
+    let mut world = World::new("n1");
+    world.apply(namespace("x", &[]));
+    for (ifindex, name, address, app) in [(7, "x/one", "10.0.0.1", one), (8, "x/two", "10.0.0.2", two)] {
+        let pod = pod(name, address, &[("app", app)]);
+        world.attach(endpoint(ifindex, &pod));
+        world.apply(Object::Pod(pod));
+    }
+    world.apply(Object::Pod(pod("x/client", "10.0.1.1", &[("role", client)])));
+    // Somebody else has the role, so that its identity does not come and go with the client.
+    world.apply(Object::Pod(pod("x/other", "10.0.1.2", &[("role", "client")])));
+    for app in ["web", "db"] {
+        world.apply(Object::NetworkPolicy(NetworkPolicy {
+            ingress: Some(vec![rule(&[own(&[("role", "client")])], &[tcp(80, 80)])]),
+            ..policy(&format!("x/{app}"), &[("app", app)])
+        }));
+    }
+    world
+}
+
+fn steps(before: &World, after: &World) -> Vec<Step> {
+    let mut numbers = Numbers::default();
+    let observed = observe(&compile(before, &mut numbers).state);
+    plan(&observed, &compile(after, &mut numbers).state)
+}
+
+/// The writes of interfaces' records, in their order.
+fn flips(steps: &[Step]) -> Vec<(u32, &'static str)> {
+    let flip = |step: &Step| match step.operation {
+        Operation::Put(Entry::Endpoint(ifindex, _)) | Operation::Delete(Key::Endpoint(ifindex)) => {
+            Some((ifindex, step.why))
+        }
+        Operation::Put(_) | Operation::Delete(_) | Operation::Grace => None,
+    };
+    steps.iter().filter_map(flip).collect()
+}
+
+#[test]
+fn who_is_isolated_goes_before_who_is_opened() {
+    let flips = flips(&steps(&world("web", "", "client"), &world("", "web", "client")));
+    let order: Vec<u32> = flips.iter().map(|(ifindex, _)| *ifindex).collect();
+    assert_eq!(order, [8, 7]);
+    assert!(
+        flips.iter().all(|(_, why)| why.contains("changes policy")),
+        "{flips:?}"
+    );
+}
+
+#[test]
+fn connections_of_who_stays_in_a_slot_that_another_leaves_go_on() {
+    // Both have the web policy's slot; one leaves it for the db policy's.
+    let flips = flips(&steps(
+        &world("web", "web", "client"),
+        &world("web", "db", "client"),
+    ));
+    assert_eq!(flips.iter().map(|(ifindex, _)| *ifindex).collect::<Vec<_>>(), [8]);
+}
+
+#[test]
+fn connections_are_judged_again_where_a_peers_verdict_changes() {
+    let flips = flips(&steps(&world("web", "", "client"), &world("web", "", "none")));
+    assert_eq!(flips.len(), 1, "{flips:?}");
+    assert!(
+        flips[0].0 == 7 && flips[0].1.contains("judged again"),
+        "{flips:?}"
+    );
+}
