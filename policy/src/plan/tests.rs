@@ -6,7 +6,13 @@ use std::{
 };
 
 use proptest::{prelude::*, sample::Index};
-use vethwall_common::{Direction, address::Addr, endpoint::EndpointRecord, entry::Entry};
+use vethwall_common::{
+    Direction,
+    address::Addr,
+    endpoint::EndpointRecord,
+    entry::Entry,
+    identity::{AddressEntry, PrefixEntry},
+};
 
 use super::{Operation, Step, execute, plan};
 use crate::{
@@ -57,6 +63,17 @@ fn apply(state: &mut State, step: &Step) {
     }
 }
 
+/// Whether an address counts as a pod's, by its own entry or by the prefix around it.
+fn is_pods(state: &State, address: Addr) -> bool {
+    let by_prefix = || {
+        let mut longest_first = state.prefixes.iter().rev();
+        let around = longest_first.find(|(prefix, _)| prefix.contains(address));
+        around.is_some_and(|(_, entry)| entry.flags & PrefixEntry::POD_NETWORK != 0)
+    };
+    let own = state.addresses.get(&address);
+    own.map_or_else(by_prefix, |entry| entry.flags & AddressEntry::POD != 0)
+}
+
 /// Walks the plan. After every step each packet meets the old verdict or the new one; and a flow, which keeps its
 /// admission while the generation stays, is judged again after its verdict has changed.
 pub(super) fn check(observed: &State, desired: &State) -> Result<(), TestCaseError> {
@@ -86,6 +103,13 @@ pub(super) fn check(observed: &State, desired: &State) -> Result<(), TestCaseErr
             prop_assert!(
                 *allow == new[packet] || now.is_none() || now != generation(&last, ifindex, direction),
                 "{packet:?} is admitted by {allow} for good before {step:?} of {steps:#?}"
+            );
+        }
+        if let Operation::Put(Entry::Address(address, entry)) = step.operation {
+            let pods = entry.flags & AddressEntry::POD != 0;
+            prop_assert!(
+                pods == is_pods(observed, address) || pods == is_pods(desired, address),
+                "{address:?} is neither what it was nor what it will be after {step:?}"
             );
         }
         apply(&mut state, step);
