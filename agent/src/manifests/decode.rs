@@ -33,23 +33,24 @@ const KINDS: &[(&str, &str)] = &[
 /// The kinds that isolate pods while they can not be read.
 const POLICIES: &[&str] = &["NetworkPolicy", cluster::KIND];
 
+/// The reader's time grows with the square of a line's length. No object that an API server has stored needs a longer one:
+/// etcd takes 1.5 MiB at most.
+const MAX_LINE: usize = 2 << 20;
+
 /// Decodes a file.
 pub(super) fn file(path: &Path, bytes: &[u8]) -> File {
     let mut file = File {
         path: path.to_owned(),
         ..File::default()
     };
-    let text = match std::str::from_utf8(bytes) {
-        Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
-        Err(error) => {
-            let good = &bytes[..error.valid_up_to()];
-            let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
-            let column = 1 + good.iter().rev().take_while(|byte| **byte != b'\n').count();
+    let text = match text(bytes) {
+        Ok(text) => text,
+        Err((line, column, message)) => {
             file.errors.push(Problem {
                 file: path.to_owned(),
                 line,
                 column,
-                message: "expected UTF-8 text".to_owned(),
+                message,
                 excerpt: None,
             });
             file.broken.push(Broken {
@@ -70,6 +71,26 @@ pub(super) fn file(path: &Path, bytes: &[u8]) -> File {
         decoder.document();
     }
     file
+}
+
+/// The text of a file; or line, column and what is wrong there.
+fn text(bytes: &[u8]) -> Result<&str, (usize, usize, String)> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let good = &bytes[..error.valid_up_to()];
+        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+        let column = 1 + good.iter().rev().take_while(|byte| **byte != b'\n').count();
+        (line, column, "expected UTF-8 text".to_owned())
+    })?;
+    let long = text.lines().zip(1..).find(|(line, _)| line.len() > MAX_LINE);
+    if let Some((line, number)) = long {
+        let message = format!(
+            "expected lines of at most {} MiB, found {} MiB in one; JSON is broken into lines by: jq .",
+            MAX_LINE >> 20,
+            line.len() >> 20
+        );
+        return Err((number, 1, message));
+    }
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
 /// The documents of a text, each with the number of its first line. Document markers stand at the start of a line

@@ -257,6 +257,28 @@ fn what_may_have_been_a_policy_of_any_namespace_is_unreadable() {
 }
 
 #[test]
+fn a_line_that_would_take_minutes_is_not_read() {
+    let config = |length: usize| {
+        let data = "x".repeat(length);
+        read(&format!(
+            "kind: ConfigMap\napiVersion: v1\nmetadata: {{name: a}}\ndata: {{a: {data}}}\n"
+        ))
+    };
+    assert!(
+        config(1_500_000).errors.is_empty(),
+        "what an API server may store is read"
+    );
+    let long = config(3 << 20);
+    assert_eq!((long.errors[0].line, long.errors[0].column), (4, 1));
+    assert!(
+        long.errors[0].message.contains("jq ."),
+        "{}",
+        long.errors[0].message
+    );
+    assert!(long.broken[0].unreadable);
+}
+
+#[test]
 fn numbers_are_quantities_and_y_is_a_name() {
     let file = read(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: y, creationTimestamp: null, labels: {pod: n}}\n\
