@@ -22,6 +22,7 @@ mod problems;
 mod settings;
 mod surroundings;
 pub mod thread;
+mod waiting;
 mod watch;
 
 use std::{collections::BTreeMap, net::IpAddr};

@@ -20,8 +20,12 @@ use vethwall_datapath::{Choice, Clock, Error, Hook, Kernel, Maps, Options, Pins,
 use vethwall_policy::model::Endpoint;
 
 use super::{
-    Input, Interface, connections::Connections, control::Control, existing, flannel, settings,
+    Input, Interface,
+    connections::Connections,
+    control::Control,
+    existing, flannel, settings,
     surroundings::Surroundings,
+    waiting::{Waiting, answer},
 };
 use crate::{
     api::{explain, status},
@@ -31,9 +35,6 @@ use crate::{
 
 /// How often the kernel is compared with what is known, when nothing else happens.
 const TICK: Duration = Duration::from_secs(1);
-
-/// How long an ADD may wait for its pod's object and policy: a second less than the plugin waits.
-const ADD_PATIENCE: Duration = Duration::from_secs(6);
 
 /// Where things are on this node.
 #[derive(Clone, Debug)]
@@ -77,13 +78,6 @@ pub struct Watched {
     pub chain: Arc<keeper::Shared>,
 }
 
-struct Waiting {
-    ifindex: u32,
-    pod: String,
-    deadline: Instant,
-    reply: oneshot::Sender<proto::Response>,
-}
-
 /// The node's state, owned by one thread.
 pub struct Node {
     pub(super) places: Places,
@@ -97,7 +91,7 @@ pub struct Node {
     pub(super) interfaces: BTreeMap<u32, Known>,
     /// Sandboxes whose DEL came while the cache still speaks of them.
     leaving: BTreeSet<String>,
-    waiting: Vec<Waiting>,
+    pub(super) waiting: Vec<Waiting>,
     pub(super) bridge: Option<(u32, Hook)>,
     pub(super) bridge_error: Option<String>,
     pub(super) surroundings: Surroundings,
@@ -244,12 +238,7 @@ impl Node {
     fn add(&mut self, request: proto::AddRequest, reply: oneshot::Sender<proto::Response>) -> bool {
         let interface = Interface::from(request);
         self.leaving.remove(&interface.container_id);
-        self.waiting.push(Waiting {
-            ifindex: interface.ifindex,
-            pod: format!("{}/{}", interface.namespace, interface.pod),
-            deadline: Instant::now() + ADD_PATIENCE,
-            reply,
-        });
+        self.waiting.push(Waiting::new(&interface, reply));
         // The bridge plugin may just have made the bridge anew: a pod must not send before its second stage is there, or
         // known to be missing.
         self.look_at_bridge();
@@ -379,10 +368,7 @@ impl Node {
         self.ready = false;
         for waiting in std::mem::take(&mut self.waiting) {
             // Its plugin asks again and finds itself retired.
-            answer(
-                waiting.reply,
-                proto::Response::failed(code::TRY_LATER, "vethwall is being uninstalled"),
-            );
+            waiting.refuse("vethwall is being uninstalled");
         }
         match attach::remove_all(&self.pins) {
             Ok(()) => {
@@ -471,65 +457,4 @@ impl Node {
             self.forget(ifindex);
         }
     }
-
-    /// Answers the ADDs whose policy is in force, and those that waited long enough.
-    fn settle(&mut self) {
-        let now = Instant::now();
-        for waiting in std::mem::take(&mut self.waiting) {
-            let attached = self
-                .interfaces
-                .get(&waiting.ifindex)
-                .is_some_and(|known| known.hook.is_some());
-            if self.ready && attached && self.control.enforcing(waiting.ifindex) {
-                answer(waiting.reply, proto::Response::done(self.control.revision()));
-            } else if now >= waiting.deadline {
-                let why = self.why_waiting(&waiting);
-                warn!(pod = %waiting.pod, "ADD is refused: {why}");
-                answer(waiting.reply, proto::Response::failed(code::TRY_LATER, why));
-            } else {
-                self.waiting.push(waiting);
-            }
-        }
-    }
-
-    fn why_waiting(&self, waiting: &Waiting) -> String {
-        let pod = &waiting.pod;
-        let Some(known) = self.interfaces.get(&waiting.ifindex) else {
-            return format!("vethwall: the interface of pod {pod} is gone");
-        };
-        if !self.ready {
-            return format!("vethwall: pod {pod} waits: {}", self.not_ready());
-        }
-        if let Some(error) = &known.error {
-            return format!("vethwall: can not attach to the interface of pod {pod}: {error}");
-        }
-        let endpoint = self
-            .control
-            .world()
-            .endpoints()
-            .find(|e| e.ifindex == waiting.ifindex);
-        if endpoint.is_some_and(|endpoint| self.control.world().pod_of(endpoint).is_none()) {
-            return format!(
-                "vethwall: pod {pod} is not known to the node agent yet; its start is delayed until its policies are known"
-            );
-        }
-        format!(
-            "vethwall: the policy of pod {pod} could not be written to the kernel yet: {}",
-            self.control.failures().join("; ")
-        )
-    }
-
-    pub(super) fn not_ready(&self) -> String {
-        if let Some(why) = &self.control.objects().incomplete
-            && !self.control.synced()
-        {
-            return format!("the node agent is not ready: {why}");
-        }
-        "the node agent is not ready: it has not taken over this node yet".to_owned()
-    }
-}
-
-/// Answers, unless nobody waits any more.
-fn answer<T>(reply: oneshot::Sender<T>, value: T) {
-    drop(reply.send(value));
 }
