@@ -111,3 +111,40 @@ impl<'s> Oracle<'s> {
         Rc::clone(says)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use vethwall_common::protocol::TCP;
+
+    use super::*;
+
+    /// `base` everywhere, but `allow` on the TCP ports from `first` to `last`.
+    fn says(base: u8, first: u16, last: u16, allow: u8) -> Says {
+        Says {
+            base,
+            from: BTreeMap::from([((TCP, 0), base), ((TCP, first), allow), ((TCP, last + 1), base)]),
+        }
+    }
+
+    #[test]
+    fn less_is_allowed_within_more() {
+        let (nothing, everything) = (says(0, 1, 2, 0), says(3, 1, 2, 3));
+        let (web, wide, shadow) = (says(0, 80, 80, 3), says(0, 80, 90, 3), says(0, 80, 80, 2));
+        for (less, more) in [
+            (&nothing, &web),
+            (&web, &wide),
+            (&shadow, &web),
+            (&wide, &everything),
+        ] {
+            assert!(
+                less.within(more) && less.within(less) && !more.within(less),
+                "{less:?} {more:?}"
+            );
+        }
+        let other = says(0, 70, 75, 3);
+        assert!(!web.within(&other) && !other.within(&web));
+        // A denial in the middle of what is allowed.
+        let holed = says(3, 80, 80, 0);
+        assert!(holed.within(&everything) && !everything.within(&holed) && !web.within(&holed));
+    }
+}

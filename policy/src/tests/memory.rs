@@ -176,3 +176,33 @@ fn what_is_asked_for_anew_is_found_among_pods_that_answered_already() {
         (String::new(), "bcd".to_owned())
     );
 }
+
+#[test]
+fn a_namespace_that_is_gone_takes_its_addresses_along() {
+    // Its neighbours by name stay: what is remembered of one must not pass to another.
+    let from_anywhere = rule(&[within(&[], &[("app", "client")])], &[tcp(80, 80)]);
+    let mut world = with(world(), &[ingress(vec![from_anywhere])]);
+    for (n, namespace) in ["m", "n", "o"].iter().enumerate() {
+        let client = pod(
+            &format!("{namespace}/c"),
+            &format!("10.0.3.{n}"),
+            &[("app", "client")],
+        );
+        world.apply(Object::Pod(client));
+    }
+    let mut compiler = Compiler::default();
+    compiler.compile(&world);
+    world.delete(&Object::Pod(pod("n/c", "10.0.3.1", &[])).key());
+    let compiled = compiler.compile(&world);
+    let has_entry = |n| {
+        compiled
+            .state
+            .addresses
+            .contains_key(&Addr::from(ip(&format!("10.0.3.{n}"))))
+    };
+    assert_eq!([0, 1, 2].map(has_entry), [true, false, true]);
+    assert_eq!(
+        meaning(&world, &compiled),
+        meaning(&world, &compile(&world, &mut Numbers::default()))
+    );
+}

@@ -242,3 +242,10 @@ fn rules_33_and_34_the_interface_lives_apart_from_the_object() {
         "no UID known: by name"
     );
 }
+
+#[test]
+fn every_local_interface_has_a_number_of_its_own() {
+    let state = compiled(&world()).state;
+    let [one, two] = [7, 8].map(|ifindex| state.endpoints[&ifindex].index);
+    assert!(one != two && one != 0 && two != 0, "{one} {two}");
+}
