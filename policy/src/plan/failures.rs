@@ -124,3 +124,17 @@ fn denied_ports_that_are_too_many_for_an_entry_stay_denied() {
     every_single_failure(&first, &second);
     every_single_failure(&first, &world(&[], "1"));
 }
+
+#[test]
+fn three_that_were_told_apart_become_one() {
+    // Each label's pods are let in by a port of their own; then all by one, and back.
+    let world = |rules: &[(Peer, PortMatch)]| {
+        let mut world = world(rules, "3");
+        world.delete(&Object::NetworkPolicy(policy("x/split", &[])).key());
+        world
+    };
+    let apart = ["1", "2", "3"].map(|a| (own(&[("a", a)]), tcp(80 + a.parse::<u16>().unwrap(), 84)));
+    let together = [(own(&[]), tcp(443, 443))];
+    every_single_failure(&world(&apart), &world(&together));
+    every_single_failure(&world(&together), &world(&apart));
+}
