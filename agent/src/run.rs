@@ -89,15 +89,16 @@ pub fn run(config: AgentConfig) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        if removal::is_retired(&config.chain.places) {
-            return stay_away(&config).await;
+        if removal::is_retired(&config.chain.places) && !stay_away(&config).await? {
+            return Ok(());
         }
         serve(config).await
     })
 }
 
-/// After an uninstall: finishes it, should it have been interrupted, and waits to be ended.
-async fn stay_away(config: &AgentConfig) -> anyhow::Result<()> {
+/// After an uninstall: finishes it, should it have been interrupted, and waits to be ended (false) or until vethwall is
+/// installed again (true).
+async fn stay_away(config: &AgentConfig) -> anyhow::Result<bool> {
     warn!(
         "vethwall was uninstalled on this node, nothing is enforced; to install it again: vethwall install"
     );
@@ -108,15 +109,24 @@ async fn stay_away(config: &AgentConfig) -> anyhow::Result<()> {
     let mut done = false;
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = again.tick(), if !done => match removal::finish(&config.chain.places, &pins) {
-                Ok(unread) => {
-                    unread.iter().for_each(|why| warn!("a network list may still name the plugin: {why}"));
-                    done = true;
-                }
-                Err(error) => warn!("the uninstall can not be finished yet: {error:#}"),
-            },
+            _ = terminate.recv() => return Ok(false),
+            _ = interrupt.recv() => return Ok(false),
+            _ = again.tick() => {}
+        }
+        if !removal::is_retired(&config.chain.places) {
+            return Ok(true);
+        }
+        if done {
+            continue;
+        }
+        match removal::finish(&config.chain.places, &pins) {
+            Ok(unread) => {
+                unread
+                    .iter()
+                    .for_each(|why| warn!("a network list may still name the plugin: {why}"));
+                done = true;
+            }
+            Err(error) => warn!("the uninstall can not be finished yet: {error:#}"),
         }
     }
 }
@@ -159,7 +169,8 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
         .name("events".to_owned())
         .spawn(move || name_events(events, &names, &history, &read, questions))?;
     source::spawn(config.manifests, inputs.clone())?;
-    keeper::start(config.chain, chain)?;
+    let installed = config.chain.places.clone();
+    keeper::start(config.chain, Arc::clone(&chain))?;
     tokio::spawn(sockets::serve_plugin(plugin, inputs.clone()));
     tokio::spawn(sockets::serve_people(people, inputs.clone(), flows, config.node));
 
@@ -173,6 +184,9 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
             _ = watch.tick() => {
                 // Without its owner the world stands still; a restart adopts what is in the kernel.
                 anyhow::ensure!(!owner.is_finished(), "the node's thread ended; see the log above");
+                // It has let go of everything; who starts agents starts one that takes the node over from the beginning.
+                let again = chain.is_leaving() && !removal::is_retired(&installed);
+                anyhow::ensure!(!again, "vethwall was installed again; this agent ends, start it anew");
             }
         }
     }

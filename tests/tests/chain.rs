@@ -246,7 +246,7 @@ fn a_node_is_chained_and_left_as_it_was() {
 fn a_retired_plugin_lets_everything_pass_until_it_is_installed_again() {
     sandbox::run(|| {
         let (_node, _) = plain_node();
-        let _chained = Agent::steady("own");
+        let mut agent = Agent::steady("own");
         let done = uninstall(&[]);
         assert!(done.status.success(), "{}", text(&done));
         let result = "{ \"cniVersion\":\"1.1.0\",\t\"ips\" : [] }";
@@ -283,25 +283,36 @@ fn a_retired_plugin_lets_everything_pass_until_it_is_installed_again() {
             u64::from(code::ENVIRONMENT)
         );
 
-        // An agent that is started again, by a kubelet for one, stays away.
-        drop(_chained);
-        let idle = Agent::start("own");
-        thread::sleep(Duration::from_secs(3));
+        // Installed again, the agent that let go of everything ends, for whoever starts agents to start one.
+        let install = || {
+            let plugin = program("vethwall-cni").unwrap();
+            let done = vethwall(&[
+                "install",
+                "--cni-bin-dir",
+                BIN,
+                "--plugin",
+                plugin.to_str().unwrap(),
+            ]);
+            assert!(done.status.success(), "{}", text(&done));
+            assert!(!Path::new(BIN).join(retired::MARK).exists());
+        };
+        install();
+        assert!(!agent.0.wait().unwrap().success());
+        assert!(!Path::new(CONF).join("05-vethwall.conflist").exists());
+        let again = Agent::steady("own");
+        assert_eq!(endpoints(), [("old".into(), "enforcing".into())].into());
+
+        // An agent that is started after an uninstall, by a kubelet for one, stays away until then.
+        assert!(uninstall(&[]).status.success());
+        drop(again);
+        let _idle = Agent::start("own");
+        thread::sleep(Duration::from_secs(2));
         assert_eq!(
             (programs(), Path::new(CONF).join("05-vethwall.conflist").exists()),
             (0, false)
         );
-        idle.terminate();
-        let installed = vethwall(&[
-            "install",
-            "--plugin",
-            program("vethwall-cni").unwrap().to_str().unwrap(),
-            "--cni-bin-dir",
-            BIN,
-        ]);
-        assert!(installed.status.success(), "{}", text(&installed));
-        assert!(!Path::new(BIN).join(retired::MARK).exists());
-        let _again = Agent::steady("own");
+        install();
+        until("the agent took over", || status()["phase"] == "steady");
         assert_eq!(endpoints(), [("old".into(), "enforcing".into())].into());
     });
 }

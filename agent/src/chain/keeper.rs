@@ -107,7 +107,7 @@ struct Keeper {
     /// Since when the primary is not flannel's.
     foreign: Option<Instant>,
     /// Why the plugin could not be installed.
-    uninstalled: Option<String>,
+    install_error: Option<String>,
     said: Vec<String>,
 }
 
@@ -127,7 +127,7 @@ impl Keeper {
             since: None,
             repairs: Vec::new(),
             foreign: None,
-            uninstalled: None,
+            install_error: None,
             said: Vec::new(),
         }
     }
@@ -137,7 +137,7 @@ impl Keeper {
             return;
         };
         let bin = &self.settings.places.bin;
-        self.uninstalled = match binary::install(plugin, bin) {
+        self.install_error = match binary::install(plugin, bin) {
             Ok(true) => {
                 info!(directory = %bin.display(), "the plugin is installed");
                 None
@@ -152,12 +152,12 @@ impl Keeper {
         let mut problems = Vec::new();
         if removal::is_retired(&self.settings.places) {
             self.remove(&mut problems);
-        } else if self.settings.mode != ChainMode::Off {
+        } else if self.settings.mode != ChainMode::Off && !self.shared.is_leaving() {
             // Packages of the distribution put their own plugins in this directory, and some empty it first.
             self.install();
             self.chain(now, &mut problems);
         }
-        if let Some(error) = &self.uninstalled {
+        if let Some(error) = &self.install_error {
             problems.push(problem(
                 "CNI006",
                 format!("the plugin can not be installed, so no pod can start: {error}"),

@@ -138,3 +138,34 @@ fn three_that_were_told_apart_become_one() {
     every_single_failure(&world(&apart), &world(&together));
     every_single_failure(&world(&together), &world(&apart));
 }
+
+#[test]
+fn two_pods_change_places_while_a_client_changes_sides() {
+    // Each slot is left by one and entered by the other, and the client's identity is on its way between two answers.
+    let world = |one: &str, two: &str, client: &str| {
+        let mut world = World::new("n1");
+        world.apply(namespace("x", &[]));
+        for (ifindex, name, address, app) in [(7, "x/7", "10.0.0.1", one), (8, "x/8", "10.0.0.2", two)] {
+            let pod = pod(name, address, &[("app", app)]);
+            world.attach(endpoint(ifindex, &pod));
+            world.apply(Object::Pod(pod));
+        }
+        for (name, address, a) in [
+            ("x/one", "10.0.1.1", "1"),
+            ("x/two", "10.0.1.2", "2"),
+            ("x/client", "10.0.1.3", client),
+        ] {
+            world.apply(Object::Pod(pod(name, address, &[("a", a)])));
+        }
+        for (app, a) in [("web", "1"), ("db", "2")] {
+            world.apply(Object::NetworkPolicy(NetworkPolicy {
+                ingress: Some(vec![rule(&[own(&[("a", a)])], &[tcp(80, 80)])]),
+                ..policy(&format!("x/{app}"), &[("app", app)])
+            }));
+        }
+        world
+    };
+    every_single_failure(&world("web", "db", "1"), &world("db", "web", "2"));
+    every_single_failure(&world("web", "", "1"), &world("", "web", "2"));
+    every_single_failure(&world("", "db", "1"), &world("db", "db", "2"));
+}

@@ -2,19 +2,22 @@
 
 use proptest::{prelude::*, sample::Index, strategy::ValueTree as _};
 
-use vethwall_common::{Direction::Ingress, address::Addr};
+use vethwall_common::{
+    Direction::{Egress, Ingress},
+    address::Addr,
+};
 
 use crate::{
     compile::{Compiled, Compiler, compile, compile_within},
     limits::Limits,
-    model::{NetworkPolicy, Object},
+    model::{NetworkPolicy, Object, PortMatch},
     numbers::Numbers,
     plan::{execute, plan},
     reader::lookup,
     state::State,
     tests::compile::meaning,
     tests::random::{Parts, parts},
-    tests::small::{WEB, ingress, with, world},
+    tests::small::{WEB, egress, ingress, with, world},
     tests::world::{TCP, endpoint, ip, pod, rule, tcp, within},
     world::World,
 };
@@ -205,4 +208,26 @@ fn a_namespace_that_is_gone_takes_its_addresses_along() {
         meaning(&world, &compiled),
         meaning(&world, &compile(&world, &mut Numbers::default()))
     );
+}
+
+#[test]
+fn a_named_port_that_is_asked_for_anew_is_found() {
+    let named = PortMatch::Named {
+        protocol: TCP,
+        name: "http".to_owned(),
+    };
+    let mut world = with(world(), &[egress(vec![])]);
+    let mut compiler = Compiler::default();
+    let reaches = |compiled: &Compiled, port| {
+        lookup(&compiled.state, WEB, Egress, ip("10.0.1.2"), TCP, port).allow != 0
+    };
+    let before = compiler.compile(&world);
+    assert!(!reaches(&before, 82));
+    // y/client and its namespace do not change; somebody asks what its ports are called.
+    let asks = egress(vec![rule(&[within(&[("team", "y")], &[])], &[named])]);
+    world.apply(Object::NetworkPolicy(asks));
+    let after = compiler.compile(&world);
+    assert!(reaches(&after, 82) && !reaches(&after, 81));
+    world.apply(Object::NetworkPolicy(egress(vec![])));
+    assert!(!reaches(&compiler.compile(&world), 82));
 }

@@ -456,6 +456,20 @@ fn only_running_pods_on_the_nodes_network_speak_for_their_node() {
             "{host_network} {finished}"
         );
     }
+    // Of two who say the same, one goes.
+    let agent = |name: &str| {
+        Object::Pod(Pod {
+            node: Some("n9".to_owned()),
+            host_network: true,
+            ..pod(name, "192.168.0.9", &[])
+        })
+    };
+    world.apply(agent("x/agent"));
+    world.apply(agent("x/proxy"));
+    world.delete(&agent("x/agent").key());
+    assert_eq!(world.node_of(ip("192.168.0.9")), Some("n9"));
+    world.delete(&agent("x/proxy").key());
+    assert_eq!(world.node_of(ip("192.168.0.9")), None);
 }
 
 #[test]
