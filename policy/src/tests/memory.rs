@@ -10,7 +10,7 @@ use vethwall_common::{
 use crate::{
     compile::{Compiled, Compiler, compile, compile_within},
     limits::Limits,
-    model::{NetworkPolicy, Object, PortMatch},
+    model::{NetworkPolicy, Object, PortMatch, RuleAction},
     numbers::Numbers,
     plan::{execute, plan},
     reader::lookup,
@@ -18,7 +18,7 @@ use crate::{
     tests::compile::meaning,
     tests::random::{Parts, parts},
     tests::small::{WEB, egress, ingress, with, world},
-    tests::world::{TCP, endpoint, ip, pod, rule, tcp, within},
+    tests::world::{TCP, acts, admin, block, endpoint, ip, pod, rule, tcp, within},
     world::World,
 };
 
@@ -230,4 +230,33 @@ fn a_named_port_that_is_asked_for_anew_is_found() {
     assert!(reaches(&after, 82) && !reaches(&after, 81));
     world.apply(Object::NetworkPolicy(egress(vec![])));
     assert!(!reaches(&compiler.compile(&world), 82));
+}
+
+#[test]
+fn what_takes_from_pods_asks_for_those_that_answer_nothing() {
+    // The same selector, first to allow, then to deny as well: from here on it matters who certainly is no client.
+    let clients = || within(&[], &[("app", "client")]);
+    let mut world = with(
+        world(),
+        &[ingress(vec![rule(&[clients(), block("0.0.0.0/0", &[])], &[])])],
+    );
+    let deny = Object::ClusterNetworkPolicy(admin("deny", 1, vec![acts(RuleAction::Deny, clients())]));
+    let mut compiler = Compiler::default();
+    let allowed =
+        |compiled: &Compiled, peer| lookup(&compiled.state, WEB, Ingress, ip(peer), TCP, 80).allow != 0;
+    let all = |compiled: &Compiled| ["10.0.1.1", "10.0.1.3", "10.0.1.77"].map(|peer| allowed(compiled, peer));
+    assert_eq!(all(&compiler.compile(&world)), [true; 3]);
+    world.apply(deny.clone());
+    assert_eq!(
+        all(&compiler.compile(&world)),
+        [false, true, false],
+        "a client, z/odd, a pod not known"
+    );
+    world.delete(&deny.key());
+    let last = compiler.compile(&world);
+    assert_eq!(all(&last), [true; 3]);
+    assert_eq!(
+        meaning(&world, &last),
+        meaning(&world, &compile(&world, &mut Numbers::default()))
+    );
 }
