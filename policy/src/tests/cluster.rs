@@ -401,39 +401,6 @@ fn an_address_of_the_pods_network_whose_pod_is_not_known_is_denied_by_what_denie
 }
 
 #[test]
-fn nodes_own_addresses_among_the_pods_are_no_unknown_pods() {
-    let mut world = Case::new(vec![admin("a", 1, vec![acts(Deny, team("y"))])], vec![]).world;
-    world.apply(node("n3", "192.168.0.3", "fd00:3::/64", labels(&[])));
-    let state = compile(&world, &mut Numbers::default()).state;
-    let slot = state.endpoints[&7].ingress.slot();
-    // By its own entry, and as a packet that this node masqueraded: by the prefix around it.
-    let open = |address: &str| {
-        let by_prefix = reader::prefix_identity(&state, ip(address).into());
-        let by_entry = reader::lookup(&state, 7, Direction::Ingress, ip(address), TCP, 80).allow;
-        [by_entry, reader::slot(&state, slot, by_prefix, TCP, 80).0]
-    };
-    for nodes in ["10.0.1.0", "10.0.1.1", "fd00:3::", "fd00:3::1"] {
-        assert_eq!(open(nodes), [allow::BOTH; 2], "{nodes}");
-    }
-    for unknown in ["10.0.1.77", "fd00:3::2"] {
-        assert_eq!(open(unknown), [0; 2], "{unknown}");
-    }
-    assert_eq!(open("8.8.8.8"), [allow::BOTH; 2]);
-}
-
-#[test]
-fn the_clusters_pod_network_is_the_pods_where_no_node_says_so() {
-    let mut world = Case::new(vec![admin("a", 1, vec![acts(Deny, team("y"))])], vec![]).world;
-    let enters = |world: &World| {
-        let state = compile(world, &mut Numbers::default()).state;
-        reader::lookup(&state, 7, Direction::Ingress, ip("10.9.0.77"), TCP, 80).allow
-    };
-    assert_eq!(enters(&world), allow::BOTH, "an address of the world");
-    world.set_pod_network(vec!["10.9.0.0/16".parse().unwrap()]);
-    assert_eq!(enters(&world), 0, "perhaps a pod of team y");
-}
-
-#[test]
 fn an_address_that_two_pods_claim_gets_what_both_would_get() {
     let claimed = |rules: Vec<ClusterRule>, namespaced| {
         let mut world = Case::new(vec![admin("a", 1, rules)], namespaced).world;

@@ -12,4 +12,5 @@ pub(crate) mod random;
 mod semantics;
 mod shape;
 pub(crate) mod small;
+mod strangers;
 pub(crate) mod world;
