@@ -267,6 +267,8 @@ fn a_retired_plugin_lets_everything_pass_until_it_is_installed_again() {
             let output = child.wait_with_output().unwrap();
             (output.status.success(), String::from_utf8(output.stdout).unwrap())
         };
+        let elsewhere = vethwall(&["uninstall", "--cni-conf-dir", "/nowhere", "--cni-bin-dir", BIN]);
+        assert!(elsewhere.status.code() == Some(2) && text(&elsewhere).contains("--cni-conf-dir"));
         // A runtime that has the old chain in memory; a list of somebody else that still names us.
         assert_eq!(retired("ADD"), (true, result.to_owned()));
         for verb in ["DEL", "CHECK", "GC", "STATUS"] {
@@ -297,6 +299,7 @@ fn a_retired_plugin_lets_everything_pass_until_it_is_installed_again() {
             assert!(!Path::new(BIN).join(retired::MARK).exists());
         };
         install();
+        until("the agent ended", || agent.0.try_wait().unwrap().is_some());
         assert!(!agent.0.wait().unwrap().success());
         assert!(!Path::new(CONF).join("05-vethwall.conflist").exists());
         let again = Agent::steady("own");

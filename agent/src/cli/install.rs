@@ -51,7 +51,8 @@ any more, then the programs are taken off the pods' interfaces, which are not in
 plugin itself stays, and does nothing, until no pod is left that started with it: its runtime may
 call it once more to take such a pod down. Interrupted, run it again.
 
-Exit status: 0 done, 1 something could not be undone, 3 done, but the plugin is still named.
+Exit status: 0 done, 1 something could not be undone, 2 a directory is not there, 3 done, but the
+plugin is still named.
 
 Examples:
   vethwall uninstall                    the plugin stays
@@ -113,6 +114,14 @@ pub(crate) fn uninstall(
         node,
     } = args;
     let places = node.places();
+    for (directory, flag) in [(&places.conf, "--cni-conf-dir"), (&places.bin, "--cni-bin-dir")] {
+        if !directory.is_dir() {
+            return Err(Failure::Usage(format!(
+                "{} is no directory, and nothing was changed; name the runtime's with: {flag} DIR",
+                directory.display()
+            )));
+        }
+    }
     let mut say = |text: &str| writeln!(streams.err, "{text}");
     say("the plugin is told to let pods pass")?;
     removal::retire(&places.bin).map_err(|error| failed(&error))?;
