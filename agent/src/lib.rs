@@ -9,6 +9,7 @@
 pub mod api;
 pub mod chain;
 pub mod cli;
+pub mod cni_cache;
 pub mod flows;
 pub mod k8s;
 pub mod lint;

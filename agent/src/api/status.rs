@@ -85,7 +85,7 @@ pub enum Phase {
     Synced,
     /// Every pod that ran already carries the programs: the runtime may call the plugin.
     Ready,
-    /// The runtime is told to, and pods that started meanwhile were looked for: no pod starts unprotected.
+    /// The list that names the plugin is in place, and pods that started before it was were looked for.
     Steady,
     /// vethwall was uninstalled; nothing of it is in the kernel.
     Removed,
@@ -345,6 +345,17 @@ pub struct Problem {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+}
+
+impl Problem {
+    /// Something wrong, with what to do about it where that is known.
+    pub fn new(code: &str, message: String, hint: Option<&str>) -> Self {
+        Self {
+            code: code.to_owned(),
+            message,
+            hint: hint.map(str::to_owned),
+        }
+    }
 }
 
 /// Packets that ended alike.

@@ -1,7 +1,7 @@
 //! The plugin's file in the directory of plugins.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -41,13 +41,7 @@ pub fn install(source: &Path, directory: &Path) -> anyhow::Result<bool> {
 
 /// Ends an uninstall: the plugin works again.
 pub fn revive(directory: &Path) -> anyhow::Result<()> {
-    let mark = directory.join(retired::MARK);
-    match fs::remove_file(&mark) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("can not remove {}", mark.display()))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+    Ok(files::remove(&directory.join(retired::MARK))?)
 }
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ pub fn apply(directory: &Path, changes: &[Change]) -> Result<(), Error> {
             }
             Change::Remove(name) => {
                 let path = directory.join(name);
-                absent(fs::remove_file(&path)).map_err(failed("remove", &path))?;
+                remove(&path)?;
                 if let Some(parent) = path.parent().filter(|parent| *parent != directory) {
                     // Others may have files there.
                     let _kept = fs::remove_dir(parent);
@@ -120,14 +120,12 @@ pub fn apply(directory: &Path, changes: &[Change]) -> Result<(), Error> {
     Ok(())
 }
 
-fn absent(result: io::Result<()>) -> io::Result<()> {
-    result.or_else(|error| {
-        if error.kind() == io::ErrorKind::NotFound {
-            Ok(())
-        } else {
-            Err(error)
-        }
-    })
+/// Removes a file, which may be gone already.
+pub fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Writes a file whole or not at all: beside it, to the disk, and renamed. In another directory the temporary file would
@@ -136,7 +134,7 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.vethwall-tmp"));
     // What a killed writer left; with this name it is ours.
-    absent(fs::remove_file(&temporary)).map_err(failed("remove", &temporary))?;
+    remove(&temporary)?;
     let write = || -> io::Result<()> {
         let mut file = OpenOptions::new()
             .write(true)
@@ -166,11 +164,13 @@ fn sync(directory: &Path) -> Result<(), Error> {
 fn poke(directory: &Path) -> Result<(), Error> {
     let path = directory.join(".vethwall-poke");
     File::create(&path).map_err(failed("create", &path))?;
-    absent(fs::remove_file(&path)).map_err(failed("remove", &path))
+    remove(&path)
 }
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
     use super::*;
 
     fn names_in(directory: &Path) -> Vec<String> {
@@ -217,6 +217,23 @@ mod tests {
         )
         .unwrap();
         assert_eq!(names_in(directory.path()), ["10-flannel.conflist"]);
+    }
+
+    #[test]
+    fn a_change_is_followed_by_an_event_that_containerd_looks_at() {
+        let directory = tempfile::tempdir().unwrap();
+        let watch = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+        watch
+            .add_watch(directory.path(), AddWatchFlags::IN_DELETE)
+            .unwrap();
+        apply(directory.path(), &[]).unwrap();
+        assert!(watch.read_events().is_err(), "nothing changed");
+        apply(
+            directory.path(),
+            &[Change::Write("cbr0/50-x.conf".into(), String::new())],
+        )
+        .unwrap();
+        assert_eq!(watch.read_events().unwrap().len(), 1);
     }
 
     #[test]

@@ -102,6 +102,8 @@ struct Keeper {
     shared: Arc<Shared>,
     chain: Chain,
     since: Option<Instant>,
+    /// It was in place once: to write it again is a repair.
+    was_chained: bool,
     /// When the chain was put back.
     repairs: Vec<Instant>,
     /// Since when the primary is not flannel's.
@@ -125,6 +127,7 @@ impl Keeper {
             shared,
             chain,
             since: None,
+            was_chained: false,
             repairs: Vec::new(),
             foreign: None,
             install_error: None,
@@ -158,7 +161,7 @@ impl Keeper {
             self.chain(now, &mut problems);
         }
         if let Some(error) = &self.install_error {
-            problems.push(problem(
+            problems.push(Problem::new(
                 "CNI006",
                 format!("the plugin can not be installed, so no pod can start: {error}"),
                 None,
@@ -181,20 +184,21 @@ impl Keeper {
     fn remove(&mut self, problems: &mut Vec<Problem>) {
         match removal::unchain(&self.settings.places.conf) {
             Ok(unread) => {
+                let certain = unread.is_empty();
                 for why in unread {
-                    problems.push(problem(
+                    problems.push(Problem::new(
                         "CNI005",
                         format!("a network list may still name us: {why}"),
                         None,
                     ));
                 }
                 if !self.shared.leaving.swap(true, Ordering::AcqRel) {
-                    info!("uninstalled: no network list names the plugin any more");
+                    info!(certain, "uninstalled: no network list names the plugin any more");
                 }
                 self.chain.state = ChainState::Removed;
                 (self.chain.file, self.since) = (None, None);
             }
-            Err(error) => problems.push(problem("CNI005", error.to_string(), None)),
+            Err(error) => problems.push(Problem::new("CNI005", error.to_string(), None)),
         }
     }
 
@@ -203,7 +207,7 @@ impl Keeper {
         let listing = match files::read(&conf) {
             Ok(listing) => listing,
             Err(error) => {
-                problems.push(problem(
+                problems.push(Problem::new(
                     "CNI005",
                     error.to_string(),
                     Some("name the runtime's directory with --cni-conf-dir"),
@@ -224,17 +228,18 @@ impl Keeper {
                 self.chain.state = ChainState::Waiting;
                 return;
             }
-            let repair = self.since.is_some() && chained;
+            // What stands there does not name us until it is written.
+            self.unchained();
+            let repair = self.was_chained && chained;
             if repair && self.must_wait(now, problems) {
                 return;
             }
             if let Err(error) = files::apply(&conf, &plan.changes) {
-                problems.push(problem(
+                problems.push(Problem::new(
                     "CNI005",
                     format!("the chain can not be written: {error}"),
                     None,
                 ));
-                self.unchained();
                 return;
             }
             if repair {
@@ -247,11 +252,12 @@ impl Keeper {
         match plan.standing {
             Standing::Chained(file) => {
                 self.since.get_or_insert(now);
+                self.was_chained = true;
                 self.chain.state = ChainState::Chained;
                 self.chain.file = Some(file.display().to_string());
             }
             Standing::Waiting(why) | Standing::Foreign(why) | Standing::Impossible(why) => {
-                problems.push(problem(
+                problems.push(Problem::new(
                     "CNI003",
                     format!(
                         "new pods are not protected before they start: {why} (in {})",
@@ -276,7 +282,7 @@ impl Keeper {
         let Some(more) = self.repairs.len().checked_sub(PATIENCE) else {
             return false;
         };
-        problems.push(problem(
+        problems.push(Problem::new(
             "CNI004",
             format!(
                 "somebody takes the plugin out of the chain again and again ({} times in ten minutes)",
@@ -288,14 +294,6 @@ impl Keeper {
         self.repairs
             .last()
             .is_some_and(|last| now.duration_since(*last) < pause)
-    }
-}
-
-fn problem(code: &str, message: String, hint: Option<&str>) -> Problem {
-    Problem {
-        code: code.to_owned(),
-        message,
-        hint: hint.map(str::to_owned),
     }
 }
 

@@ -6,7 +6,7 @@
 //!    none is refused)              its directory anew)
 //! ```
 
-use std::{fs, io, path::Path};
+use std::{io, path::Path};
 
 use anyhow::Context as _;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -15,6 +15,7 @@ use vethwall_cni::{conflist::PLUGIN, retired};
 use vethwall_datapath::{Pins, attach};
 
 use super::{binary, files, places::Places, plan};
+use crate::cni_cache;
 
 /// Says beside the plugin that it is to do nothing any more. Where no plugin is, there is nothing to mark.
 pub fn retire(bin: &Path) -> anyhow::Result<()> {
@@ -62,17 +63,8 @@ struct Cached {
 /// The sandboxes whose cached result names the plugin: their DEL may still call it. What can not be read counts.
 pub fn naming_us(cache: &Path) -> io::Result<Vec<String>> {
     let mut naming = Vec::new();
-    let entries = match fs::read_dir(cache) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(naming),
-        entries => entries?,
-    };
-    for entry in entries {
-        let path = entry?.path();
-        let text = match fs::read(&path) {
-            // A DEL came in between.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            text => text.unwrap_or_default(),
-        };
+    for (path, text) in cni_cache::results(cache)? {
+        let text = text.unwrap_or_default();
         let cached = serde_json::from_slice::<Cached>(&text).ok();
         let config = cached
             .as_ref()
@@ -89,21 +81,32 @@ pub fn naming_us(cache: &Path) -> io::Result<Vec<String>> {
 }
 
 /// Removes the plugin and its mark.
-pub fn remove_plugin(bin: &Path) -> anyhow::Result<()> {
-    for path in [binary::path(bin), bin.join(retired::MARK)] {
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("can not remove {}", path.display()));
-            }
-            Ok(()) | Err(_) => {}
-        }
-    }
-    Ok(())
+pub fn remove_plugin(bin: &Path) -> Result<(), files::Error> {
+    files::remove(&binary::path(bin))?;
+    files::remove(&bin.join(retired::MARK))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    #[test]
+    fn a_plugin_is_retired_and_removed_as_often_as_one_likes() {
+        let bin = tempfile::tempdir().unwrap();
+        retire(bin.path()).unwrap();
+        assert_eq!(fs::read_dir(bin.path()).unwrap().count(), 0, "nothing to retire");
+        fs::write(binary::path(bin.path()), "plugin").unwrap();
+        for _ in 0..2 {
+            retire(bin.path()).unwrap();
+            assert!(retired::is_retired(&binary::path(bin.path())));
+        }
+        for _ in 0..2 {
+            remove_plugin(bin.path()).unwrap();
+            assert_eq!(fs::read_dir(bin.path()).unwrap().count(), 0);
+        }
+    }
 
     #[test]
     fn cached_results_that_name_us_are_found() {

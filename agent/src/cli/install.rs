@@ -140,7 +140,7 @@ pub(crate) fn uninstall(
     let named_by = named_by(&cni_cache, wait, &mut say)?;
     let gone = purge && named_by.is_empty() && unreadable.is_empty();
     if gone {
-        removal::remove_plugin(&places.bin).map_err(|error| failed(&error))?;
+        removal::remove_plugin(&places.bin).map_err(|error| failed(&error.into()))?;
     }
     let plugin = if gone || !binary::path(&places.bin).exists() {
         "removed"

@@ -6,7 +6,7 @@
 //! has a veth of that name now.
 
 use std::{
-    fs, io,
+    io,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -14,6 +14,7 @@ use std::{
 use serde::Deserialize;
 
 use super::Interface;
+use crate::cni_cache;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -65,20 +66,9 @@ pub fn scan(
     mut host_veth: impl FnMut(&str) -> Result<Option<u32>, String>,
 ) -> io::Result<Found> {
     let mut found = Found::default();
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
-        Err(error) => return Err(error),
-    };
-    let mut paths = entries
-        .map(|entry| entry.map(|e| e.path()))
-        .collect::<io::Result<Vec<_>>>()?;
-    paths.sort();
-    for path in paths {
-        let text = match fs::read(&path) {
+    for (path, text) in cni_cache::results(directory)? {
+        let text = match text {
             Ok(text) => text,
-            // A DEL came in between.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => {
                 found.unusable.push((path, error.to_string()));
                 continue;

@@ -8,10 +8,7 @@ use vethwall_common::{
 };
 use vethwall_datapath::{Hook, Maps};
 
-use super::{
-    problems::problem,
-    thread::{Known, Node},
-};
+use super::thread::{Known, Node};
 use crate::api::{
     Mode, PolicyName,
     status::{
@@ -47,7 +44,7 @@ impl Node {
         let chain = self.watched.chain.told();
         problems.extend(chain.problems.iter().cloned());
         if let Err(error) = &counters {
-            problems.push(problem(
+            problems.push(Problem::new(
                 "KRN004",
                 format!("the counters can not be read: {}", error.chain()),
                 None,
@@ -228,7 +225,7 @@ impl Node {
     fn problems(&self) -> Vec<Problem> {
         let mut problems = self.surrounding_problems();
         if let Some(error) = self.connections.error() {
-            problems.push(problem(
+            problems.push(Problem::new(
                 "KRN010",
                 format!(
                     "connections that are older than vethwall may be interrupted, since the kernel does not tell of them: {error}"
@@ -237,24 +234,24 @@ impl Node {
             ));
         }
         if let Some(why) = &self.control.objects().incomplete {
-            problems.push(problem(
+            problems.push(Problem::new(
                 "OBJ001",
                 why.clone(),
                 Some("mend the file; the agent sees the change by itself"),
             ));
         }
         for failure in self.control.failures() {
-            problems.push(problem(
+            problems.push(Problem::new(
                 "MAP001",
                 format!("the kernel's maps do not follow yet: {failure}"),
                 None,
             ));
         }
         for found in &self.control.compiled().problems {
-            problems.push(problem(found.code, found.message.clone(), None));
+            problems.push(Problem::new(found.code, found.message.clone(), None));
         }
         for (what, error) in &self.unreadable {
-            problems.push(problem(
+            problems.push(Problem::new(
                 "CNI002",
                 format!("can not read the {what}: {error}"),
                 None,
@@ -263,7 +260,7 @@ impl Node {
         for known in self.interfaces.values() {
             if let Some(error) = &known.error {
                 let name = format!("{}/{}", known.interface.namespace, known.interface.pod);
-                problems.push(problem(
+                problems.push(Problem::new(
                     "ATT001",
                     format!("pod {name} is not protected: {error}"),
                     None,

@@ -20,35 +20,35 @@ impl Node {
         let mut problems = Vec::new();
         let [nf4, nf6] = around.bridge_nf;
         if nf4.is_none() && nf6.is_none() {
-            problems.push(problem(
+            problems.push(Problem::new(
                 "KRN002",
                 "br_netfilter is not loaded: kube-proxy can not translate Services for bridged pods, and egress beyond the pods is dropped where a policy isolates".to_owned(),
                 Some("modprobe br_netfilter"),
             ));
         }
         if nf4 == Some(false) && (self.speaks(false) || !self.speaks(true)) {
-            problems.push(problem(
+            problems.push(Problem::new(
                 "KRN001",
                 "net.bridge.bridge-nf-call-iptables is 0: Services to pods of this node do not work, and IPv4 egress beyond the pods is dropped where a policy isolates".to_owned(),
                 Some("sysctl -w net.bridge.bridge-nf-call-iptables=1"),
             ));
         }
         if nf6 == Some(false) && self.speaks(true) {
-            problems.push(problem(
+            problems.push(Problem::new(
                 "KRN005",
                 "net.bridge.bridge-nf-call-ip6tables is 0: Services to pods of this node do not work, and IPv6 egress beyond the pods is dropped where a policy isolates".to_owned(),
                 Some("sysctl -w net.bridge.bridge-nf-call-ip6tables=1"),
             ));
         }
         if let Some(error) = &self.bridge_error {
-            problems.push(problem(
+            problems.push(Problem::new(
                 "KRN003",
                 format!("{bridge} carries no program, so egress beyond the pods is dropped where a policy isolates: {error}"),
                 None,
             ));
         }
         if !around.foreign.is_empty() {
-            problems.push(problem(
+            problems.push(Problem::new(
                 "KRN006",
                 format!(
                     "{bridge} has ports without a program of ours ({}); what a Service leads to there could not be judged, so egress beyond the pods is dropped where a policy isolates",
@@ -58,7 +58,7 @@ impl Node {
             ));
         }
         if around.ipvs {
-            problems.push(problem(
+            problems.push(Problem::new(
                 "KRN008",
                 format!(
                     "kube-proxy runs in IPVS mode ({IPVS}), which is not supported: it translates where no program sees it, so egress beyond the pods is dropped where a policy isolates"
@@ -67,7 +67,7 @@ impl Node {
             ));
         }
         if !around.elsewhere.is_empty() {
-            problems.push(problem(
+            problems.push(Problem::new(
                 "KRN009",
                 format!(
                     "pods are not ports of {bridge} ({}): flannel without a bridge (ptp) is not supported, and their egress beyond the pods is dropped where a policy isolates",
@@ -84,7 +84,7 @@ impl Node {
         let around = &self.surroundings;
         let mut problems = Vec::new();
         for (interface, programs) in &around.behind {
-            problems.push(problem(
+            problems.push(Problem::new(
                 "KRN007",
                 format!(
                     "on {interface} programs of somebody else stand before ours (ids {programs:?}); what they let pass for good is never judged"
@@ -93,7 +93,7 @@ impl Node {
             ));
         }
         for (interface, (times, last)) in &around.taken {
-            problems.push(problem(
+            problems.push(Problem::new(
                 "ATT003",
                 format!(
                     "our program was taken off {interface} ({times} times, the last {} s ago) and attached again; until then nothing was judged there",
@@ -103,20 +103,12 @@ impl Node {
             ));
         }
         if let Some(error) = &around.error {
-            problems.push(problem(
+            problems.push(Problem::new(
                 "ATT004",
                 format!("whether our programs are still attached is not known: {error}"),
                 None,
             ));
         }
         problems
-    }
-}
-
-pub(super) fn problem(code: &str, message: String, hint: Option<&str>) -> Problem {
-    Problem {
-        code: code.to_owned(),
-        message,
-        hint: hint.map(str::to_owned),
     }
 }

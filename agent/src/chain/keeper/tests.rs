@@ -114,7 +114,14 @@ fn what_is_taken_away_is_put_back_and_a_fight_is_told() {
         let mut pause = 0;
         while !is_chained(&node.conf(FILE)) {
             pause += 1;
-            assert_eq!(Node::codes(&node.step(1)), ["CNI004"]);
+            let told = node.step(1);
+            assert_eq!(Node::codes(&told), ["CNI004"]);
+            // While nothing is written nothing is said to be in place.
+            let written = is_chained(&node.conf(FILE));
+            assert_eq!(
+                (told.chain.state == ChainState::Chained, told.since),
+                (written, written.then_some(node.now))
+            );
         }
         pauses.push(pause);
     }
