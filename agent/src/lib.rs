@@ -10,6 +10,7 @@ pub mod api;
 pub mod chain;
 pub mod cli;
 pub mod cni_cache;
+pub mod cri;
 pub mod flows;
 pub mod k8s;
 pub mod lint;

@@ -55,7 +55,9 @@ pub enum ChainState {
     Off,
     /// Not written yet: first the node's pods are taken over.
     Waiting,
-    /// The file that names our plugin is in place.
+    /// The file that names our plugin is in place; the runtime has not read it yet.
+    Written,
+    /// The runtime has our plugin in the chain that it has in memory; or, where it does not tell, the file is in place.
     Chained,
     /// It is not in place; a problem says why.
     Unchained,
@@ -69,6 +71,7 @@ impl ChainState {
         match self {
             Self::Off => "off",
             Self::Waiting => "waiting",
+            Self::Written => "written, not read yet",
             Self::Chained => "chained",
             Self::Unchained => "not chained",
             Self::Removed => "removed",
@@ -95,4 +98,25 @@ pub struct Chain {
     /// When it was put back last, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repaired: Option<jiff::Timestamp>,
+    /// What the runtime says; absent where there is none to ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<Runtime>,
+}
+
+/// What the container runtime says of the chain that it has in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Runtime {
+    /// Its name, as it gives it.
+    pub name: String,
+    /// Its version, as it gives it.
+    pub version: String,
+    /// Where it is asked.
+    pub socket: String,
+    /// Whether it calls our plugin; absent where it does not tell, as CRI-O.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names_us: Option<bool>,
+    /// Why it did not answer the last time; the rest is from before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }

@@ -161,7 +161,7 @@ fn sync(directory: &Path) -> Result<(), Error> {
 }
 
 /// containerd reads the directory again when a file is renamed or removed in it, and does not watch below it.
-fn poke(directory: &Path) -> Result<(), Error> {
+pub fn poke(directory: &Path) -> Result<(), Error> {
     let path = directory.join(".vethwall-poke");
     File::create(&path).map_err(failed("create", &path))?;
     remove(&path)

@@ -1,4 +1,5 @@
-//! The thread that keeps the chain: looks at the CNI directory whenever it changes, and every two seconds.
+//! The thread that keeps the chain: looks at the CNI directory whenever it changes, and every two seconds; and asks the
+//! runtime whether it has read what stands there.
 
 use std::{
     path::PathBuf,
@@ -16,7 +17,8 @@ use tracing::{info, warn};
 use super::{
     binary, files,
     places::Places,
-    plan::{self, Standing},
+    plan::{self, Abilities, Listing, Standing},
+    readback::{PATIENCE as RUNTIME_PATIENCE, Readback, Word},
     removal,
 };
 use crate::{
@@ -24,6 +26,7 @@ use crate::{
         chain::{Chain, ChainMode, ChainState},
         status::Problem,
     },
+    cri::{self, Runtime, view::Cni},
     watch::Watch,
 };
 
@@ -34,6 +37,8 @@ const PATIENCE: usize = 5;
 const FIGHT: Duration = Duration::from_secs(600);
 /// The longest time between two repairs.
 const LONGEST: Duration = Duration::from_secs(60);
+/// Between two looks while the runtime has not read what was written.
+const SOON: Duration = Duration::from_millis(100);
 
 /// What the keeper needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +51,8 @@ pub struct Settings {
     pub entry: String,
     /// The plugin to install; `None` where somebody else installs it.
     pub plugin: Option<PathBuf>,
+    /// The runtime that is asked for the chain that it has in memory.
+    pub runtime: cri::Socket,
 }
 
 /// What the node's thread and the keeper tell each other.
@@ -63,7 +70,7 @@ pub struct Told {
     pub chain: Chain,
     /// What is wrong.
     pub problems: Vec<Problem>,
-    /// Since when the file is in place.
+    /// Since when the runtime calls our plugin; where it does not tell, since when the file is in place.
     pub since: Option<Instant>,
 }
 
@@ -86,12 +93,17 @@ impl Shared {
 
 /// Starts the thread.
 pub fn start(settings: Settings, shared: Arc<Shared>) -> anyhow::Result<()> {
-    let mut keeper = Keeper::new(settings, shared);
+    let runtime = Box::new(cri::Client::new(settings.runtime.clone())?);
+    let mut keeper = Keeper::new(settings, shared, runtime);
     let mut watch = Watch::new(&keeper.settings.places.conf);
     thread::Builder::new().name("chain".to_owned()).spawn(move || {
         loop {
             keeper.step(Instant::now());
-            watch.changed();
+            if keeper.chain.state == ChainState::Written {
+                thread::sleep(SOON);
+            } else {
+                watch.changed();
+            }
         }
     })?;
     Ok(())
@@ -100,6 +112,11 @@ pub fn start(settings: Settings, shared: Arc<Shared>) -> anyhow::Result<()> {
 struct Keeper {
     settings: Settings,
     shared: Arc<Shared>,
+    readback: Readback,
+    /// The runtime can read drop-in files and did not read ours.
+    no_dropins: bool,
+    /// What the directory held at the last look.
+    listing: Listing,
     chain: Chain,
     since: Option<Instant>,
     /// It was in place once: to write it again is a repair.
@@ -108,13 +125,15 @@ struct Keeper {
     repairs: Vec<Instant>,
     /// Since when the primary is not flannel's.
     foreign: Option<Instant>,
+    /// Since when, in an uninstall, no list names us.
+    unchained_since: Option<Instant>,
     /// Why the plugin could not be installed.
     install_error: Option<String>,
     said: Vec<String>,
 }
 
 impl Keeper {
-    fn new(settings: Settings, shared: Arc<Shared>) -> Self {
+    fn new(settings: Settings, shared: Arc<Shared>, runtime: Box<dyn Runtime>) -> Self {
         let off = settings.mode == ChainMode::Off;
         let chain = Chain {
             mode: settings.mode,
@@ -125,11 +144,15 @@ impl Keeper {
         Self {
             settings,
             shared,
+            readback: Readback::new(runtime),
+            no_dropins: false,
+            listing: Listing::default(),
             chain,
             since: None,
             was_chained: false,
             repairs: Vec::new(),
             foreign: None,
+            unchained_since: None,
             install_error: None,
             said: Vec::new(),
         }
@@ -154,7 +177,7 @@ impl Keeper {
     fn step(&mut self, now: Instant) {
         let mut problems = Vec::new();
         if removal::is_retired(&self.settings.places) {
-            self.remove(&mut problems);
+            self.remove(now, &mut problems);
         } else if self.settings.mode != ChainMode::Off && !self.shared.is_leaving() {
             // Packages of the distribution put their own plugins in this directory, and some empty it first.
             self.install();
@@ -173,6 +196,7 @@ impl Keeper {
         {
             warn!(code = %problem.code, "{}", problem.message);
         }
+        self.chain.runtime = self.readback.told();
         self.said = problems.iter().map(|problem| problem.message.clone()).collect();
         *self.shared.told.write().unwrap_or_else(PoisonError::into_inner) = Told {
             chain: self.chain.clone(),
@@ -181,24 +205,46 @@ impl Keeper {
         };
     }
 
-    fn remove(&mut self, problems: &mut Vec<Problem>) {
-        match removal::unchain(&self.settings.places.conf) {
-            Ok(unread) => {
-                let certain = unread.is_empty();
-                for why in unread {
-                    problems.push(Problem::new(
-                        "CNI005",
-                        format!("a network list may still name us: {why}"),
-                        None,
-                    ));
-                }
-                if !self.shared.leaving.swap(true, Ordering::AcqRel) {
-                    info!(certain, "uninstalled: no network list names the plugin any more");
-                }
-                self.chain.state = ChainState::Removed;
-                (self.chain.file, self.since) = (None, None);
+    fn remove(&mut self, now: Instant, problems: &mut Vec<Problem>) {
+        let unread = match removal::unchain(&self.settings.places.conf) {
+            Ok(unread) => unread,
+            Err(error) => {
+                problems.push(Problem::new("CNI005", error.to_string(), None));
+                return;
             }
-            Err(error) => problems.push(Problem::new("CNI005", error.to_string(), None)),
+        };
+        let certain = unread.is_empty();
+        for why in unread {
+            let text = format!("a network list may still name us: {why}");
+            problems.push(Problem::new("CNI005", text, None));
+        }
+        (self.chain.file, self.since) = (None, None);
+        if self.shared.is_leaving() {
+            return;
+        }
+        // The plugin does nothing any more, so that whom the runtime calls meanwhile only costs it time: it is waited for,
+        // but not for ever.
+        let word = self.readback.ask(now, false, true);
+        let since = *self.unchained_since.get_or_insert(now);
+        if word == Word::Yes && now.duration_since(since) < RUNTIME_PATIENCE {
+            self.chain.state = ChainState::Unchained;
+            self.poke(now, problems);
+            return;
+        }
+        self.shared.leaving.store(true, Ordering::Release);
+        self.chain.state = ChainState::Removed;
+        info!(certain, runtime = ?word, "uninstalled: no network list names the plugin any more");
+    }
+
+    fn poke(&mut self, now: Instant, problems: &mut Vec<Problem>) {
+        if self.readback.poke(now)
+            && let Err(error) = files::poke(&self.settings.places.conf)
+        {
+            problems.push(Problem::new(
+                "CNI005",
+                format!("the runtime can not be told to read its directory: {error}"),
+                None,
+            ));
         }
     }
 
@@ -219,9 +265,17 @@ impl Keeper {
         let replaced = self
             .foreign
             .is_some_and(|since| now.duration_since(since) >= REPLACED);
-        let plan = plan::chain(self.settings.mode, &listing, &self.settings.entry, replaced);
+        let changed = std::mem::replace(&mut self.listing, listing) != self.listing;
+        let plan = plan::chain(
+            self.settings.mode,
+            self.abilities(now),
+            &self.listing,
+            &self.settings.entry,
+            replaced,
+        );
         self.foreign = matches!(plan.standing, Standing::Foreign(_)).then(|| self.foreign.unwrap_or(now));
         let chained = matches!(plan.standing, Standing::Chained(_));
+        let changed = changed || !plan.changes.is_empty();
         if !plan.changes.is_empty() {
             // What withdraws need not wait; what names us waits for pods that run already.
             if chained && !self.shared.ready.load(Ordering::Acquire) {
@@ -247,14 +301,14 @@ impl Keeper {
                 self.chain.repairs += 1;
                 self.chain.repaired = Some(Timestamp::now());
             }
+            self.readback.written();
             info!(changes = plan.changes.len(), repair, "the chain was written");
         }
         match plan.standing {
             Standing::Chained(file) => {
-                self.since.get_or_insert(now);
                 self.was_chained = true;
-                self.chain.state = ChainState::Chained;
                 self.chain.file = Some(file.display().to_string());
+                self.confirm(now, changed, problems);
             }
             Standing::Waiting(why) | Standing::Foreign(why) | Standing::Impossible(why) => {
                 problems.push(Problem::new(
@@ -268,6 +322,98 @@ impl Keeper {
                 self.unchained();
             }
         }
+    }
+
+    /// What the runtime can do. It is asked before the first plan, and from then on when its answer matters.
+    fn abilities(&mut self, now: Instant) -> Abilities {
+        if self.chain.file.is_none() {
+            self.readback.ask(now, true, false);
+        }
+        let able = self.readback.abilities();
+        Abilities {
+            dropins: if self.no_dropins {
+                Some(false)
+            } else {
+                able.dropins
+            },
+            ..able
+        }
+    }
+
+    /// The file is in place: whether the runtime has read it.
+    fn confirm(&mut self, now: Instant, changed: bool, problems: &mut Vec<Problem>) {
+        match self.readback.ask(now, true, changed) {
+            Word::Nothing | Word::Yes => {
+                self.since.get_or_insert(now);
+                self.chain.state = ChainState::Chained;
+            }
+            // What it has in memory does not change while it is silent, and it reads its directory when it starts.
+            Word::Silence(since, why) => {
+                if self.since.is_none() {
+                    self.chain.state = ChainState::Written;
+                }
+                if now.duration_since(since) >= RUNTIME_PATIENCE {
+                    problems.push(Problem::new(
+                        "CNI008",
+                        format!("whether the runtime calls the plugin is not known: {why}"),
+                        Some("name its socket with --cri-socket, or --cri-socket none to rely on the file"),
+                    ));
+                }
+            }
+            Word::No(since, cni) => {
+                (self.chain.state, self.since) = (ChainState::Written, None);
+                if self.settings.mode != ChainMode::External {
+                    self.poke(now, problems);
+                }
+                if now.duration_since(since) >= RUNTIME_PATIENCE {
+                    self.no_dropins |= self.settings.mode == ChainMode::Auto
+                        && self.chain.file.as_deref().is_some_and(|file| file.contains('/'));
+                    problems.push(self.unread(&cni));
+                }
+            }
+        }
+        let handlers = self.readback.handlers();
+        if !handlers.is_empty() {
+            problems.push(Problem::new(
+                "CNI009",
+                format!(
+                    "pods of the runtime handlers {} come by CNI directories of their own, which do not name the plugin: they are \
+                     found and protected after they started",
+                    handlers.join(", ")
+                ),
+                Some("take cni_conf_dir out of these handlers in the runtime's configuration"),
+            ));
+        }
+    }
+
+    fn unread(&self, cni: &Cni) -> Problem {
+        let real = |path: &std::path::Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let conf = &self.settings.places.conf;
+        if real(&cni.conf_dir) != real(conf) {
+            return Problem::new(
+                "CNI007",
+                format!(
+                    "new pods are not protected before they start: the runtime reads {}, and the plugin is in the chain of {}",
+                    cni.conf_dir.display(),
+                    conf.display()
+                ),
+                Some("name the runtime's directory with --cni-conf-dir"),
+            );
+        }
+        let held = match cni.plugins.join(", ") {
+            none if none.is_empty() => "no list".to_owned(),
+            plugins => plugins,
+        };
+        Problem::new(
+            "CNI007",
+            format!(
+                "new pods are not protected before they start: the runtime has not read {}, it has {held}",
+                conf.display()
+            ),
+            Some(
+                "see docs/problems.md; a restart of the runtime makes it read its directory, and restarts no pod",
+            ),
+        )
     }
 
     fn unchained(&mut self) {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! CNI directory ─► [`files`] ─► Listing ─► [`plan`] (pure) ─► Plan ─► [`files`] ─► CNI directory ─► runtime
-//!                                                  └─► what is told ─► status
+//!                                            ▲     └─► what is told ─► status                       │
+//!                                            └──── [`readback`]: what it can do, what it has read ◄─┘
 //! ```
 //!
 //! Invariants:
@@ -16,6 +17,7 @@ pub mod files;
 pub mod keeper;
 pub mod places;
 pub mod plan;
+mod readback;
 pub mod removal;
 
 use vethwall_cni::{conflist::PLUGIN, proto::RUN_DIR};

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{files, plan::Listing};
+use crate::cri::view::Cni;
 
 /// A distribution's directories.
 struct Layout {
@@ -64,6 +65,16 @@ pub fn detect(root: &Path) -> Places {
     }
 }
 
+/// The directories that the runtime itself names, where both are there.
+#[must_use]
+pub fn told(cni: &Cni) -> Option<Places> {
+    let bin = cni.bin_dirs.iter().find(|bin| bin.is_dir())?;
+    cni.conf_dir.is_dir().then(|| Places {
+        conf: cni.conf_dir.clone(),
+        bin: bin.clone(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -81,6 +92,21 @@ mod tests {
         let places = detect(root.path());
         let below = |path: &Path| path.strip_prefix(root.path()).unwrap().display().to_string();
         (below(&places.conf), below(&places.bin))
+    }
+
+    #[test]
+    fn the_runtime_is_believed_as_far_as_its_directories_are_there() {
+        let root = tempfile::tempdir().unwrap();
+        let cni = Cni {
+            conf_dir: root.path().join("conf"),
+            bin_dirs: vec![root.path().join("first"), root.path().join("second")],
+            ..Cni::default()
+        };
+        assert_eq!(told(&cni), None);
+        fs::create_dir(root.path().join("second")).unwrap();
+        assert_eq!(told(&cni), None);
+        fs::create_dir(root.path().join("conf")).unwrap();
+        assert_eq!(told(&cni).unwrap().bin, root.path().join("second"));
     }
 
     #[test]

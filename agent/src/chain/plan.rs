@@ -46,6 +46,30 @@ pub enum Standing {
     Impossible(String),
 }
 
+/// What the runtime can do, as far as it told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// It reads files beside a list (CNI 1.3).
+    pub dropins: Option<bool>,
+    /// How many lists of the directory a pod is given; 0 is all.
+    pub max_conf_num: Option<i64>,
+    /// It passes over a list one of whose plugins is missing (CRI-O: ocicni `loadNetworks`): without our plugin's file,
+    /// pods would come by flannel's own list.
+    pub skips_lists: bool,
+}
+
+impl Abilities {
+    /// What auto does. A list of ours holds on every containerd, also where its version is not told.
+    fn choose(self, flannel: &str) -> Mode {
+        let own = !self.skips_lists && matches!(self.max_conf_num, None | Some(1)) && flannel > OWN;
+        match (own, self.dropins) {
+            (true, _) => Mode::Own,
+            (false, Some(true)) => Mode::Dropin,
+            (false, Some(false) | None) => Mode::Patch,
+        }
+    }
+}
+
 /// Changes in their order, and how the chain stands then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -111,7 +135,7 @@ fn kind(plugin: &Value) -> &str {
 /// What to change so that the runtime calls our plugin. `replaced` says that another list than flannel's has been the
 /// primary for long enough not to be a moment between two writes of flannel's.
 #[must_use]
-pub fn chain(mode: Mode, listing: &Listing, entry: &str, replaced: bool) -> Plan {
+pub fn chain(mode: Mode, able: Abilities, listing: &Listing, entry: &str, replaced: bool) -> Plan {
     let keep = |standing| Plan {
         changes: Vec::new(),
         standing,
@@ -136,9 +160,21 @@ pub fn chain(mode: Mode, listing: &Listing, entry: &str, replaced: bool) -> Plan
         }
         Primary::Flannel(flannel) => flannel,
     };
+    let mode = if mode == Mode::Auto {
+        able.choose(flannel.file)
+    } else {
+        mode
+    };
     let planned = match mode {
-        Mode::Auto if flannel.file < OWN => patch(&flannel, entry),
+        Mode::Own if able.max_conf_num.is_some_and(|lists| lists != 1) => Err(
+            "the runtime gives pods more than one list of its directory (max_conf_num), so with a list of ours they would have \
+             two interfaces; use --chain dropin or patch"
+                .to_owned(),
+        ),
         Mode::Own | Mode::Auto => own(listing, &flannel, entry),
+        Mode::Dropin if able.dropins == Some(false) => Err(
+            "the runtime does not read files beside a list (containerd does from 2.1, CRI-O from 1.33); use --chain auto".to_owned(),
+        ),
         Mode::Dropin => dropin(listing, &flannel, entry),
         Mode::Patch => patch(&flannel, entry),
         Mode::External | Mode::Off => {

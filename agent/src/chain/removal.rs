@@ -6,7 +6,12 @@
 //!    none is refused)              its directory anew)
 //! ```
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -15,7 +20,12 @@ use vethwall_cni::{conflist::PLUGIN, retired};
 use vethwall_datapath::{Pins, attach};
 
 use super::{binary, files, places::Places, plan};
-use crate::cni_cache;
+use crate::{cni_cache, cri::Runtime};
+
+/// For how long a runtime may take to read its directory.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two questions; each is followed by a poke.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Says beside the plugin that it is to do nothing any more. Where no plugin is, there is nothing to mark.
 pub fn retire(bin: &Path) -> anyhow::Result<()> {
@@ -49,6 +59,23 @@ pub fn unchain(conf: &Path) -> Result<Vec<String>, files::Error> {
     let (changes, unread) = plan::unchain(&listing);
     files::apply(conf, &changes)?;
     Ok(unread)
+}
+
+/// Waits until the runtime has read that no list names us, and makes it read. False where it goes on to call the plugin.
+pub fn is_read(conf: &Path, runtime: &mut dyn Runtime) -> Result<bool, files::Error> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        // A runtime that does not tell or does not answer can not be waited for.
+        let names_us = match runtime.view() {
+            Some(Ok(view)) => view.cni.is_some_and(|cni| cni.names_us()),
+            None | Some(Err(_)) => false,
+        };
+        if !names_us || Instant::now() >= deadline {
+            return Ok(!names_us);
+        }
+        files::poke(conf)?;
+        thread::sleep(PAUSE);
+    }
 }
 
 #[derive(Deserialize)]

@@ -28,7 +28,10 @@ a pod sends to its own node is judged like the rest; with --own-node-egress allo
 With --chain own the agent writes a list of its own into the runtime's directory, that sorts before
 flannel's and says the same with the plugin behind it; dropin writes a file beside flannel's list
 (containerd 2.1, CRI-O 1.33), patch edits flannel's list and puts the entry back whenever it is
-lost, external only looks. auto is own, or patch where flannel's list sorts first.
+lost, external only looks. auto is own on containerd; where flannel's list sorts first, where pods
+are given several lists, and on CRI-O it is dropin if the runtime reads such files, else patch.
+The runtime (containerd, k3s', MicroK8s' or CRI-O) is asked over its socket which directories it
+reads and whether it has read the chain; it is told nothing. Without it, the usual directories.
 
 The tables of connections have room for 512 a pod of --max-pods. Those that the kernel has already
 keep their size, so that no connection is forgotten, until the node is booted again.
@@ -140,6 +143,7 @@ impl AgentArgs {
                 places: self.node_args.places(),
                 entry,
                 plugin: self.plugin,
+                runtime: self.node_args.runtime(),
             },
             log_level: self.log,
             log_color,

@@ -16,8 +16,9 @@ use super::{
     text::{count, escape, json_line},
 };
 use crate::{
-    api::{Client, Request, Response, status::Phase},
+    api::{self, Request, Response, status::Phase},
     chain::{binary, places::Places, removal},
+    cri::Client,
 };
 
 /// How long an agent may take to let go: it looks every two seconds, and a detachment waits for the kernel.
@@ -130,6 +131,10 @@ pub(crate) fn uninstall(
         places.conf.display()
     ))?;
     let unreadable = removal::unchain(&places.conf).map_err(|error| failed(&error.into()))?;
+    let mut runtime = Client::new(node.runtime())?;
+    if !removal::is_read(&places.conf, &mut runtime).map_err(|error| failed(&error.into()))? {
+        say("the runtime has not read its directory and goes on to call the plugin, which lets pods pass")?;
+    }
     if agent_answers(global) {
         say("the agent takes its programs off")?;
         wait_for_agent(global, &places)?;
@@ -194,7 +199,7 @@ fn render(removed: &Removed, places: &Places, purge: bool) -> String {
 }
 
 fn phase(global: &Global) -> Option<Phase> {
-    match Client::ask_one(&global.run_dir, Request::Status) {
+    match api::Client::ask_one(&global.run_dir, Request::Status) {
         Ok(Response::Status(status)) => Some(status.phase),
         Ok(_) | Err(_) => None,
     }

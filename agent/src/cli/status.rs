@@ -118,6 +118,16 @@ fn facts(status: &Status, out: &mut String) {
             (None, state) => paint(format!("{}, phase {}", state.name(), status.phase.name()), warn()),
         },
     );
+    if let Some(runtime) = &chain.runtime {
+        let word = match (&runtime.error, runtime.names_us) {
+            (Some(_), _) => paint("does not answer", warn()),
+            (None, Some(true)) => "calls the plugin".to_owned(),
+            (None, Some(false)) => paint("does not call the plugin", warn()),
+            (None, None) => "does not tell whom it calls".to_owned(),
+        };
+        let name = format!("{} {}", escape(&runtime.name), escape(&runtime.version));
+        fact("Runtime", format!("{} {word}", name.trim()));
+    }
     let hook = status.hook.map_or("no program attached yet", |hook| hook.name());
     let bridge = if status.bridge.attached {
         "attached"

@@ -443,6 +443,7 @@ fn the_agent_gets_its_flags() {
                 },
                 entry: r#"{"type":"vethwall-cni","runDir":"/r","bpffs":"/b","hook":"clsact"}"#.to_owned(),
                 plugin: Some("/p".into()),
+                runtime: crate::cri::Socket::Detect,
             },
             log_level: "debug".to_owned(),
             log_color: true,

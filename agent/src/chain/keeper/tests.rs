@@ -1,8 +1,11 @@
 use std::{fs, path::Path};
 
-use vethwall_cni::conflist::{self, default_entry};
+use vethwall_cni::conflist::{self, PLUGIN, default_entry};
 
-use super::*;
+use super::{
+    super::readback::tests::{Double, view},
+    *,
+};
 
 const FLANNEL: &str =
     r#"{"name":"cbr0","cniVersion":"0.3.1","plugins":[{"type":"flannel"},{"type":"portmap"}]}"#;
@@ -10,6 +13,7 @@ const FILE: &str = "10-flannel.conflist";
 
 struct Node {
     root: tempfile::TempDir,
+    runtime: Double,
     keeper: Keeper,
     now: Instant,
 }
@@ -29,10 +33,13 @@ impl Node {
             places,
             entry: default_entry(),
             plugin: Some(root.path().join("plugin")),
+            runtime: cri::Socket::Nobody,
         };
+        let runtime = Double::default();
         Self {
             root,
-            keeper: Keeper::new(settings, Arc::default()),
+            keeper: Keeper::new(settings, Arc::default(), Box::new(runtime.clone())),
+            runtime,
             now: Instant::now(),
         }
     }
@@ -86,7 +93,11 @@ fn a_node_is_chained_once_its_pods_are_taken_over_and_flannel_is_there() {
     assert!(is_chained(&node.conf(plan::OWN)));
     assert_eq!(fs::read_to_string(node.conf(FILE)).unwrap(), FLANNEL);
     // The next agent finds the chain as it is, and says so before it is ready itself.
-    let mut next = Keeper::new(node.keeper.settings.clone(), Arc::default());
+    let mut next = Keeper::new(
+        node.keeper.settings.clone(),
+        Arc::default(),
+        Box::new(node.runtime.clone()),
+    );
     next.step(node.now);
     assert_eq!(next.shared.told().chain.state, ChainState::Chained);
 }
@@ -204,4 +215,96 @@ fn a_directory_that_can_not_be_read_or_written_is_told_and_nothing_else() {
     assert_eq!(told.chain.state, ChainState::Unchained);
     fs::remove_dir_all(node.conf(plan::OWN)).unwrap();
     assert_eq!(node.step(2).chain.state, ChainState::Chained);
+}
+
+fn runtime_reads(node: &Node, plugins: &[&str]) {
+    let mut view = view("1.7.0", plugins);
+    view.cni.as_mut().unwrap().conf_dir = node.keeper.settings.places.conf.clone();
+    node.runtime.says(Some(Ok(view)));
+}
+
+#[test]
+fn the_chain_is_what_the_runtime_has_in_memory() {
+    let mut node = Node::new(ChainMode::Auto);
+    node.keeper.shared.set_ready();
+    node.flannel_writes();
+    runtime_reads(&node, &["flannel"]);
+    let told = node.step(0);
+    assert_eq!((told.chain.state, told.since), (ChainState::Written, None));
+    assert!(is_chained(&node.conf(plan::OWN)) && told.problems.is_empty());
+    let told = node.step(10);
+    assert_eq!(Node::codes(&told), ["CNI007"]);
+    assert!(told.problems[0].message.contains("it has flannel"), "{told:?}");
+    runtime_reads(&node, &["flannel", PLUGIN]);
+    let told = node.step(1);
+    assert_eq!(
+        (told.chain.state, told.since),
+        (ChainState::Chained, Some(node.now))
+    );
+    assert_eq!(told.chain.runtime.unwrap().names_us, Some(true));
+    // It restarts: what it had in memory it reads again, and until it answers nothing is taken back.
+    node.runtime.says(Some(Err("refused".into())));
+    let told = node.step(30);
+    assert_eq!((told.chain.state, told.problems.len()), (ChainState::Chained, 0));
+    assert_eq!(Node::codes(&node.step(10)), ["CNI008"]);
+    // A broken list of somebody's comes first: the runtime has none.
+    fs::write(node.conf("00-broken.conflist"), "{").unwrap();
+    runtime_reads(&node, &[]);
+    fs::remove_file(node.conf("00-broken.conflist")).unwrap();
+    let told = node.step(1);
+    assert_eq!((told.chain.state, told.since), (ChainState::Written, None));
+}
+
+#[test]
+fn another_directory_than_the_runtimes_is_told() {
+    let mut node = Node::new(ChainMode::Own);
+    node.keeper.shared.set_ready();
+    node.flannel_writes();
+    node.runtime.says(Some(Ok(view("1.7.0", &["flannel"]))));
+    node.step(0);
+    let told = node.step(10);
+    assert_eq!(Node::codes(&told), ["CNI007"]);
+    assert!(
+        told.problems[0].message.contains("reads /etc/cni/net.d"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_dropin_that_is_not_read_is_given_up() {
+    let mut node = Node::new(ChainMode::Auto);
+    node.keeper.shared.set_ready();
+    fs::write(node.conf("00-flannel.conflist"), FLANNEL).unwrap();
+    node.runtime.says(Some(Ok(view("2.1.0", &["flannel"]))));
+    assert_eq!(node.step(0).chain.file.as_deref(), Some("cbr0/50-vethwall.conf"));
+    node.step(10);
+    assert_eq!(node.step(1).chain.file.as_deref(), Some("00-flannel.conflist"));
+    assert!(!node.conf("cbr0").exists());
+}
+
+#[test]
+fn handlers_with_another_directory_are_told() {
+    let mut node = Node::new(ChainMode::Own);
+    node.keeper.shared.set_ready();
+    node.flannel_writes();
+    let mut told = view("2.0.0", &["flannel", PLUGIN]);
+    told.handlers.push("kata".into());
+    node.runtime.says(Some(Ok(told)));
+    assert_eq!(Node::codes(&node.step(0)), ["CNI009"]);
+}
+
+#[test]
+fn an_uninstall_waits_for_the_runtime_but_not_for_ever() {
+    let mut node = Node::new(ChainMode::Own);
+    node.keeper.shared.set_ready();
+    node.flannel_writes();
+    runtime_reads(&node, &["flannel", PLUGIN]);
+    node.step(0);
+    removal::retire(&node.keeper.settings.places.bin).unwrap();
+    assert_eq!(node.step(1).chain.state, ChainState::Unchained);
+    assert!(!node.keeper.shared.is_leaving() && !node.conf(plan::OWN).exists());
+    node.step(9);
+    assert!(!node.keeper.shared.is_leaving());
+    node.step(1);
+    assert!(node.keeper.shared.is_leaving());
 }

@@ -11,6 +11,12 @@ const FLANNEL: &str = r#"{
   ]
 }
 "#;
+/// A runtime that tells nothing.
+const ANY: Abilities = Abilities {
+    dropins: None,
+    max_conf_num: None,
+    skips_lists: false,
+};
 const ENTRY: &str = r#"{"type":"vethwall-cni"}"#;
 
 fn listing(files: &[(&str, &str)]) -> Listing {
@@ -64,11 +70,11 @@ fn each_mode_chains_and_is_at_rest_and_is_taken_back() {
         (Mode::Patch, "10-flannel.conflist"),
     ] {
         let before = listing(&[("10-flannel.conflist", FLANNEL), ("87-podman.conflist", "{")]);
-        let plan = chain(mode, &before, ENTRY, false);
+        let plan = chain(mode, ANY, &before, ENTRY, false);
         assert_eq!(plan.standing, Standing::Chained(file.into()), "{mode:?}");
         let chained = after(before.clone(), &plan.changes);
         assert_ne!(chained, before);
-        let again = chain(mode, &chained, ENTRY, false);
+        let again = chain(mode, ANY, &chained, ENTRY, false);
         assert_eq!(
             (again.changes, again.standing),
             (vec![], plan.standing),
@@ -85,9 +91,9 @@ fn another_mode_leaves_nothing_of_the_first() {
     for first in modes {
         for second in modes {
             let before = listing(&[("10-flannel.conflist", FLANNEL)]);
-            let one = after(before.clone(), &chain(first, &before, ENTRY, false).changes);
-            let direct = after(before.clone(), &chain(second, &before, ENTRY, false).changes);
-            let plan = chain(second, &one, ENTRY, false);
+            let one = after(before.clone(), &chain(first, ANY, &before, ENTRY, false).changes);
+            let direct = after(before.clone(), &chain(second, ANY, &before, ENTRY, false).changes);
+            let plan = chain(second, ANY, &one, ENTRY, false);
             // The new file is there before the old one goes.
             assert!(
                 !matches!(plan.changes.first(), Some(Change::Remove(_))),
@@ -101,7 +107,10 @@ fn another_mode_leaves_nothing_of_the_first() {
 #[test]
 fn ours_follows_flannels_and_keeps_what_others_put_into_it() {
     let before = listing(&[("10-flannel.conflist", FLANNEL)]);
-    let chained = after(before.clone(), &chain(Mode::Own, &before, ENTRY, false).changes);
+    let chained = after(
+        before.clone(),
+        &chain(Mode::Own, ANY, &before, ENTRY, false).changes,
+    );
     let Ok(own) = &chained.lists[OWN] else { panic!() };
     // Linkerd, for one, puts its plugin into every list that it finds, with white space of its own.
     let linkerd = own
@@ -109,14 +118,14 @@ fn ours_follows_flannels_and_keeps_what_others_put_into_it() {
         .replace("  ", "\t");
     let mut patched = chained.clone();
     patched.lists.insert(OWN.to_owned(), Ok(linkerd));
-    assert_eq!(chain(Mode::Own, &patched, ENTRY, false).changes, []);
+    assert_eq!(chain(Mode::Own, ANY, &patched, ENTRY, false).changes, []);
     // Flannel's changes: everything is made anew.
     for (from, to) in [("portmap", "bandwidth"), ("0.3.1", "1.0.0"), ("cbr0", "cbr1")] {
         let mut changed = chained.clone();
         changed
             .lists
             .insert("10-flannel.conflist".to_owned(), Ok(FLANNEL.replace(from, to)));
-        let plan = chain(Mode::Own, &changed, ENTRY, false);
+        let plan = chain(Mode::Own, ANY, &changed, ENTRY, false);
         let [Change::Write(_, text)] = &plan.changes[..] else {
             panic!("{plan:?}")
         };
@@ -132,7 +141,10 @@ fn ours_follows_flannels_and_keeps_what_others_put_into_it() {
         let mut changed = chained.clone();
         changed.lists.insert(OWN.to_owned(), Ok(damaged.to_owned()));
         assert_eq!(
-            after(changed.clone(), &chain(Mode::Own, &changed, ENTRY, false).changes),
+            after(
+                changed.clone(),
+                &chain(Mode::Own, ANY, &changed, ENTRY, false).changes
+            ),
             chained,
             "{damaged}"
         );
@@ -144,7 +156,7 @@ fn nothing_is_written_where_flannels_list_is_not_the_runtimes() {
     let cilium = "{\"name\":\"c\",\"plugins\":[{\"type\":\"cilium-cni\"}]}";
     let own = conflist::insert(FLANNEL, ENTRY).unwrap();
     for mode in [Mode::Auto, Mode::Own, Mode::Dropin, Mode::Patch, Mode::External] {
-        let plan = |files: &[(&str, &str)], replaced| chain(mode, &listing(files), ENTRY, replaced);
+        let plan = |files: &[(&str, &str)], replaced| chain(mode, ANY, &listing(files), ENTRY, replaced);
         let none = plan(&[], true);
         assert!(
             matches!(none.standing, Standing::Waiting(_)) && none.changes.is_empty(),
@@ -174,9 +186,9 @@ fn nothing_is_written_where_flannels_list_is_not_the_runtimes() {
     }
     // Ours would shadow it; but not for a moment in which flannel's is written anew.
     let files = listing(&[(OWN, &own), ("87-podman.conflist", cilium)]);
-    assert_eq!(chain(Mode::Own, &files, ENTRY, false).changes, []);
+    assert_eq!(chain(Mode::Own, ANY, &files, ENTRY, false).changes, []);
     assert_eq!(
-        chain(Mode::Own, &files, ENTRY, true).changes,
+        chain(Mode::Own, ANY, &files, ENTRY, true).changes,
         [Change::Remove(OWN.into())]
     );
 }
@@ -185,20 +197,20 @@ fn nothing_is_written_where_flannels_list_is_not_the_runtimes() {
 fn what_a_mode_can_not_do_is_said_with_what_can() {
     let early = listing(&[("00-flannel.conflist", FLANNEL)]);
     assert!(
-        matches!(chain(Mode::Own, &early, ENTRY, false).standing, Standing::Impossible(why) if why.contains("--chain patch"))
+        matches!(chain(Mode::Own, ANY, &early, ENTRY, false).standing, Standing::Impossible(why) if why.contains("--chain patch"))
     );
     assert_eq!(
-        chain(Mode::Auto, &early, ENTRY, false).standing,
+        chain(Mode::Auto, ANY, &early, ENTRY, false).standing,
         Standing::Chained("00-flannel.conflist".into())
     );
     let inlined = FLANNEL.replacen('{', "{\"loadOnlyInlinedPlugins\":true,", 1);
     let inlined = listing(&[("10-flannel.conflist", &inlined)]);
     assert!(
-        matches!(chain(Mode::Dropin, &inlined, ENTRY, false).standing, Standing::Impossible(why) if why.contains("--chain own"))
+        matches!(chain(Mode::Dropin, ANY, &inlined, ENTRY, false).standing, Standing::Impossible(why) if why.contains("--chain own"))
     );
     for name in ["../../etc", "", ".", "a/b"] {
         let hostile = listing(&[("10-flannel.conflist", &FLANNEL.replace("cbr0", name))]);
-        let plan = chain(Mode::Dropin, &hostile, ENTRY, false);
+        let plan = chain(Mode::Dropin, ANY, &hostile, ENTRY, false);
         assert!(
             matches!(plan.standing, Standing::Impossible(_)) && plan.changes.is_empty(),
             "{name}"
@@ -206,12 +218,12 @@ fn what_a_mode_can_not_do_is_said_with_what_can() {
     }
     let plain = listing(&[("10-flannel.conflist", FLANNEL)]);
     assert!(matches!(
-        chain(Mode::External, &plain, ENTRY, false).standing,
+        chain(Mode::External, ANY, &plain, ENTRY, false).standing,
         Standing::Impossible(_)
     ));
     let external = listing(&[("10-flannel.conflist", &conflist::insert(FLANNEL, ENTRY).unwrap())]);
     assert_eq!(
-        chain(Mode::External, &external, ENTRY, false).standing,
+        chain(Mode::External, ANY, &external, ENTRY, false).standing,
         Standing::Chained("10-flannel.conflist".into())
     );
 }
@@ -246,7 +258,7 @@ proptest! {
     ) {
         let files: Vec<_> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
         let before = listing(&files);
-        let plan = chain(mode, &before, ENTRY, replaced);
+        let plan = chain(mode, ANY, &before, ENTRY, replaced);
         for change in &plan.changes {
             match change {
                 Change::Remove(path) => prop_assert_eq!(path, &PathBuf::from(OWN)),
@@ -263,4 +275,39 @@ proptest! {
             prop_assert_eq!(left, wanted);
         }
     }
+}
+
+#[test]
+fn auto_takes_what_holds_on_this_runtime() {
+    let usual = listing(&[("10-flannel.conflist", FLANNEL)]);
+    let early = listing(&[("00-flannel.conflist", FLANNEL)]);
+    let dropin = "cbr0/50-vethwall.conf";
+    let able = |dropins, max_conf_num, skips_lists| Abilities {
+        dropins: Some(dropins),
+        max_conf_num: Some(max_conf_num),
+        skips_lists,
+    };
+    for (listing, able, file) in [
+        // containerd 1.6 and 2.1.
+        (&usual, able(false, 1, false), OWN),
+        (&usual, able(true, 1, false), OWN),
+        // Flannel's list sorts before ours.
+        (&early, able(false, 1, false), "00-flannel.conflist"),
+        (&early, able(true, 1, false), dropin),
+        // A pod is given every list.
+        (&usual, able(false, 0, false), "10-flannel.conflist"),
+        (&usual, able(true, 2, false), dropin),
+        // CRI-O.
+        (&usual, able(false, 1, true), "10-flannel.conflist"),
+        (&usual, able(true, 1, true), dropin),
+    ] {
+        let plan = chain(Mode::Auto, able, listing, ENTRY, false);
+        assert_eq!(plan.standing, Standing::Chained(file.into()), "{able:?}");
+    }
+    let refuses = |mode, able| {
+        let plan = chain(mode, able, &usual, ENTRY, false);
+        matches!(plan.standing, Standing::Impossible(_)) && plan.changes.is_empty()
+    };
+    assert!(refuses(Mode::Dropin, able(false, 1, false)) && !refuses(Mode::Dropin, ANY));
+    assert!(refuses(Mode::Own, able(true, 0, false)) && !refuses(Mode::Own, ANY));
 }
