@@ -40,6 +40,7 @@ test-kernels: root build ## the tests of the datapath on other kernels, in virtu
 bench: root setup ## nanoseconds a packet, pods that talk beside iptables and nftables, the start of a pod, a compilation
 	cargo build --locked --release
 	@$(TARGET)/release/vethwall-bench packets
+	@$(TARGET)/release/vethwall-bench start
 	@$(TARGET)/release/vethwall-bench memory
 	@$(TARGET)/release/vethwall-bench live
 	cargo bench --locked --package vethwall-policy --bench sizes --bench compile

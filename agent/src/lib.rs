@@ -15,6 +15,7 @@ pub mod flows;
 pub mod k8s;
 pub mod lint;
 pub mod manifests;
+pub mod metrics;
 pub mod node;
 pub mod run;
 pub mod sockets;

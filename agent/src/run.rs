@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! thread "manifests"  directory ─► objects ─┐
-//! main (tokio)        sockets ──────────────┴─► thread "node" ─► kernel
+//! main (tokio)        sockets, HTTP ────────┴─► thread "node" ─► kernel
 //! thread "events"     ring buffer ─► names ───► flows
 //! thread "chain"      CNI directory ◄─► our entry in the runtime's chain
 //! ```
 
 use std::{
+    net::SocketAddr,
     os::fd::AsFd,
     path::PathBuf,
     sync::{
@@ -35,6 +36,7 @@ use crate::{
     api::{self, status::Settings},
     chain::{keeper, removal},
     flows::{EventClock, Flows, Names},
+    metrics,
     node::{
         Input,
         connections::Questions,
@@ -66,6 +68,8 @@ pub struct AgentConfig {
     pub max_pods: u32,
     /// How the runtime comes to call our plugin.
     pub chain: keeper::Settings,
+    /// Where metrics and probes are served.
+    pub http: Vec<SocketAddr>,
     /// What is logged: a level, or directives of `tracing_subscriber::EnvFilter`.
     pub log_level: String,
     /// Whether the log on stderr has colours.
@@ -171,6 +175,9 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
     source::spawn(config.manifests, inputs.clone())?;
     let installed = config.chain.places.clone();
     keeper::start(config.chain, Arc::clone(&chain))?;
+    for address in config.http {
+        metrics::serve(address, inputs.clone()).await?;
+    }
     tokio::spawn(sockets::serve_plugin(plugin, inputs.clone()));
     tokio::spawn(sockets::serve_people(people, inputs.clone(), flows, config.node));
 

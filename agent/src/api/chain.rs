@@ -66,6 +66,16 @@ pub enum ChainState {
 }
 
 impl ChainState {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Off,
+        Self::Waiting,
+        Self::Written,
+        Self::Chained,
+        Self::Unchained,
+        Self::Removed,
+    ];
+
     /// One word for people.
     pub const fn name(self) -> &'static str {
         match self {

@@ -92,6 +92,15 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// All, in their order.
+    pub const ALL: [Self; 5] = [
+        Self::Loaded,
+        Self::Synced,
+        Self::Ready,
+        Self::Steady,
+        Self::Removed,
+    ];
+
     /// One word for people.
     pub const fn name(self) -> &'static str {
         match self {
@@ -210,6 +219,9 @@ pub enum EndpointState {
 }
 
 impl EndpointState {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Pending, Self::Enforcing, Self::Unprotected];
+
     /// `pending`, `enforcing` or `unprotected`.
     pub const fn name(self) -> &'static str {
         match self {

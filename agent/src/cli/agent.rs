@@ -1,6 +1,6 @@
 //! `vethwall agent`: what the agent is told on its command line.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum, builder::PossibleValue};
 use vethwall_datapath::Choice;
@@ -93,6 +93,9 @@ pub(crate) struct AgentArgs {
     plugin: Option<PathBuf>,
     #[command(flatten)]
     node_args: NodeArgs,
+    /// Serves /metrics, /livez, /readyz; several are possible.
+    #[arg(long, value_name = "ADDR:PORT")]
+    http: Vec<SocketAddr>,
     /// Log on stderr: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: String,
@@ -145,6 +148,7 @@ impl AgentArgs {
                 plugin: self.plugin,
                 runtime: self.node_args.runtime(),
             },
+            http: self.http,
             log_level: self.log,
             log_color,
         })

@@ -413,6 +413,8 @@ fn the_agent_gets_its_flags() {
         "/net.d",
         "--cni-bin-dir",
         "/bin.d",
+        "--http",
+        "127.0.0.1:9435",
         "--log",
         "debug",
     ])
@@ -445,6 +447,7 @@ fn the_agent_gets_its_flags() {
                 plugin: Some("/p".into()),
                 runtime: crate::cri::Socket::Detect,
             },
+            http: vec!["127.0.0.1:9435".parse().unwrap()],
             log_level: "debug".to_owned(),
             log_color: true,
         }

@@ -1,5 +1,5 @@
 //! What vethwall costs (`make bench`): a packet, in nanoseconds of the real programs in the real kernel, without a
-//! network; and the start of a pod.
+//! network; the start of a pod; pods that talk.
 //!
 //! Everything is measured in one run and the program that does nothing is subtracted, so that the ratios hold on any
 //! machine. The caches are hot except where said otherwise: this is the cost of the work, not of the memory.
@@ -64,8 +64,10 @@ struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// Nanoseconds of the programs, and the start of a pod; the default.
+    /// Nanoseconds of the programs; the default.
     Packets,
+    /// The start of pods, one by one and together, and how long pods that run take to be taken over.
+    Start,
     /// Bytes of the maps, and what a write takes.
     Memory,
     /// Two pods that talk, beside iptables and nftables with the same policies.
@@ -89,6 +91,7 @@ fn main() -> ExitCode {
     let Arguments { what } = clap::Parser::parse();
     let outcome = match what {
         None | Some(What::Packets) => bench(),
+        Some(What::Start) => cni::bench(),
         Some(What::Memory) => memory::bench(),
         Some(What::Live { most }) => live::bench(most),
         Some(What::Traffic(Traffic::Serve { address })) => traffic::serve(address),
@@ -147,10 +150,6 @@ fn bench() -> Result<()> {
     println!(
         "\nnew connection, hot: the same SYN again and again, which is judged every time (policy, tracking, event)\n\
          new connection, cold: {CONNECTIONS} SYNs from as many ports, one run each, the median; what a first packet costs"
-    );
-    let [without, with] = sandbox::run(cni::measure)?;
-    println!(
-        "\nstart of a pod (CNI ADD by libcni, the median): {without:.0} ms, with vethwall in the chain {with:.0} ms"
     );
     Ok(())
 }
