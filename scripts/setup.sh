@@ -10,8 +10,10 @@
 #   rust     agent, plugin, policy compiler, tests                       rustup; else Debian's rustc-web
 #   bpf      the kernel programs                                         Debian's rustc-web and libstd-rust-web-dev-bpf
 #                                                                        with bpf-linker; else a nightly by rustup
-#   go       building flannel's and libcni's programs for the lab        go.dev, where the distribution's is too old
+#   go       building flannel's, libcni's and containerd's programs      go.dev, where the distribution's is too old
 #   cni      those programs, in .tools/cni                               tests/tools/build.sh
+#   runtime  container runtimes for the tests of a node's life: the      the distribution's packages, unpacked and not
+#            distribution's containerd with runc, containerd 2, crictl   installed; tests/tools/build.sh
 #   kernel   br_netfilter and vxlan loaded                               this machine
 #   vm       qemu and modprobe, for `make test-kernels`; only when named  the distribution's packages
 #
@@ -279,15 +281,68 @@ about_go() { printf 'go %s' "$(go_version)"; }
 # ---------------------------------------------------------------------------------------------- cni
 
 # tests/tools/build.sh knows what it builds and returns at once when all of it is there and current.
-have_cni() { bash tests/tools/build.sh --check "$tools/cni" >/dev/null 2>&1; }
+have_cni() { bash tests/tools/build.sh --check cni "$tools/cni" >/dev/null 2>&1; }
 
 get_cni() {
     say "building cnitool and the CNI plugins flannel uses into .tools/cni (a minute): the lab wires its pods with them"
     run "the CNI plugins could not be built: check that the Go module proxy can be reached" \
-        bash tests/tools/build.sh "$tools/cni"
+        bash tests/tools/build.sh cni "$tools/cni"
 }
 
 about_cni() { printf 'CNI plugins in .tools/cni'; }
+
+# ---------------------------------------------------------------------------------------------- runtime
+
+# Unpacked, so that no service runs and nothing of the machine changes. runc serves both releases of containerd.
+packaged=$tools/containerd-distribution
+
+have_packaged() { "$packaged/containerd" --version && "$packaged/runc" --version; } >/dev/null 2>&1
+
+have_runtime() {
+    have_packaged && bash tests/tools/build.sh --check containerd "$tools/containerd-2" >/dev/null 2>&1 &&
+        bash tests/tools/build.sh --check crictl "$tools/crictl" >/dev/null 2>&1
+}
+
+get_packaged() {
+    local work=$packaged.tmp package
+    [ -n "$(candidate containerd)" ] && [ -n "$(candidate runc)" ] || apt_update
+    say "unpacking the distribution's containerd $(candidate containerd) and runc $(candidate runc) into .tools (nothing is installed): tests start pods with them"
+    rm -rf "$work" "$packaged"
+    mkdir -p "$work/tree" "$work/done"
+    # Lists of packages that are older than the mirror name files that are gone.
+    (cd "$work" && try apt-get -q -o APT::Sandbox::User=root download containerd runc) || {
+        apt_update
+        run "the packages containerd and runc could not be downloaded: see the message above" \
+            bash -c "cd '$work' && apt-get -q -o APT::Sandbox::User=root download containerd runc"
+    }
+    for package in "$work"/*.deb; do
+        run "$package could not be unpacked" dpkg-deb -x "$package" "$work/tree"
+    done
+    mv "$work"/tree/usr/bin/{containerd,containerd-shim-runc-v2,ctr} "$work/tree/usr/sbin/runc" "$work/done"
+    mv "$work/done" "$packaged"
+    rm -rf "$work"
+    if ! "$packaged/runc" --version >/dev/null 2>&1; then
+        need_root libseccomp2
+        apt_update
+        say "installing libseccomp2: the distribution's runc needs it"
+        run "apt-get could not install libseccomp2: see its message above" "${apt_install[@]}" libseccomp2
+    fi
+    have_packaged || die "the distribution's containerd or runc does not run: try $packaged/runc --version"
+}
+
+get_runtime() {
+    have_packaged || get_packaged
+    say "building containerd 2 and crictl into .tools (three minutes): tests start pods with them"
+    run "containerd 2 could not be built: check that the Go module proxy can be reached" \
+        bash tests/tools/build.sh containerd "$tools/containerd-2"
+    run "crictl could not be built: check that the Go module proxy can be reached" \
+        bash tests/tools/build.sh crictl "$tools/crictl"
+}
+
+# version PROGRAM: of a containerd
+version() { "$1" --version | cut -d ' ' -f 3 | sed 's/[~+].*//'; }
+
+about_runtime() { printf 'containerd %s and %s' "$(version "$packaged/containerd")" "$(version "$tools/containerd-2/containerd")"; }
 
 # ---------------------------------------------------------------------------------------------- kernel
 
@@ -338,11 +393,11 @@ parts=()
 for argument in "$@"; do
     case $argument in
     --check) check_only=yes ;;
-    system | rust | bpf | go | cni | kernel | vm) parts+=("$argument") ;;
-    *) die "unknown argument '$argument': scripts/setup.sh [--check] [system|rust|bpf|go|cni|kernel|vm]..." ;;
+    system | rust | bpf | go | cni | runtime | kernel | vm) parts+=("$argument") ;;
+    *) die "unknown argument '$argument': scripts/setup.sh [--check] [system|rust|bpf|go|cni|runtime|kernel|vm]..." ;;
     esac
 done
-[ ${#parts[@]} -gt 0 ] || parts=(system rust bpf go cni kernel)
+[ ${#parts[@]} -gt 0 ] || parts=(system rust bpf go cni runtime kernel)
 
 mkdir -p "$tools"
 exec 9>"$tools/setup.lock"

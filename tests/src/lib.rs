@@ -1,10 +1,12 @@
 //! What the tests, the lab and the demo are made of.
 
+pub mod cni;
 pub mod demo;
 pub mod fuzz;
 pub mod kernel;
 pub mod lab;
 pub mod oracle;
+pub mod runtime;
 pub mod sandbox;
 pub mod told;
 pub mod vm;

@@ -16,12 +16,13 @@ use nix::{
 use serde_json::Value;
 use vethwall_cni::{code, retired};
 use vethwall_datapath::{Pins, attach};
-use vethwall_tests::sandbox::{self, BPFFS, ip, program};
+use vethwall_tests::{
+    cni::{BIN, CONF, FLANNEL, write_list},
+    sandbox::{self, BPFFS, ip, program},
+};
 
-use crate::plugin::node::{FLANNEL, Node, call, error, text};
+use crate::plugin::node::{Node, call, error, text};
 
-const CONF: &str = "/run/net.d";
-const BIN: &str = "/run/bin";
 const MANIFESTS: &str = "/run/manifests";
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -147,10 +148,6 @@ fn starts(node: &Node, name: &str) {
     assert!(output.status.success(), "{}", text(&output));
 }
 
-fn flannel_writes() {
-    fs::write(Path::new(CONF).join("10-flannel.conflist"), FLANNEL).unwrap();
-}
-
 /// A node as kube-flannel leaves it, with a pod that runs; and what is in its CNI directories.
 fn plain_node() -> (Node, [BTreeMap<String, Vec<u8>>; 2]) {
     let node = Node::new(FLANNEL);
@@ -186,7 +183,7 @@ fn a_node_is_chained_and_left_as_it_was() {
                 rewritten
             );
             // flannel's pod starts again and writes its list; k3s does at every start.
-            flannel_writes();
+            write_list(FLANNEL).unwrap();
             until("chained again", || {
                 let chain = &status()["chain"];
                 chain["state"] == "chained" && (!rewritten || chain["repairs"] == 1)

@@ -18,5 +18,6 @@ mod packets;
 mod plugin;
 mod problems;
 mod rules;
+mod runtime;
 mod semantics;
 mod suites;

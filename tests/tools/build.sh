@@ -1,17 +1,30 @@
 #!/usr/bin/env bash
-# build.sh [--check] DIR: build the CNI programs that the lab runs into DIR, from the pinned modules beside this
-# script: cnitool, bridge, host-local, portmap, loopback and flannel. Does nothing when DIR is up to date. Needs
-# Go. With --check it builds nothing and exits 1 when there would be something to build.
+# build.sh [--check] WHAT DIR: build programs that the lab and the tests run into DIR, from the pinned modules beside
+# this script. Does nothing when DIR is up to date. Needs Go. With --check it builds nothing and exits 1 when there
+# would be something to build.
+#
+#   WHAT        programs
+#   cni         cnitool, bridge, host-local, portmap, loopback and flannel
+#   containerd  containerd 2, with its shim and ctr
+#   crictl      the client of the runtimes' interface (CRI)
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
+usage="usage: build.sh [--check] cni|containerd|crictl DIR"
 check=no
 [ "${1:-}" != --check ] || { check=yes && shift; }
-dir=${1:?usage: build.sh [--check] DIR}
-programs="cnitool bridge host-local portmap loopback flannel"
+what=${1:?$usage}
+dir=${2:?$usage}
+
+case $what in
+cni) programs="cnitool bridge host-local portmap loopback flannel" modules="cni flannel" ;;
+containerd) programs="containerd containerd-shim-runc-v2 ctr" modules=containerd ;;
+crictl) programs=crictl modules=crictl ;;
+*) echo "$usage" >&2 && exit 2 ;;
+esac
 
 # What DIR was built from: the pins and this script.
-want=$(cat "$here"/build.sh "$here"/*/go.mod "$here"/*/go.sum | cksum)
+want=$( (cd "$here" && cat build.sh && for module in $modules; do cat "$module/go.mod" "$module/go.sum"; done) | cksum)
 fresh=yes
 [ "$(cat "$dir/.built-from" 2>/dev/null)" = "$want" ] || fresh=no
 for program in $programs; do
@@ -21,18 +34,34 @@ done
 [ $check = no ] || exit 1
 
 command -v go >/dev/null || {
-  echo "tests/tools/build.sh: Go is needed to build the CNI plugins; run 'make setup'" >&2
+  echo "tests/tools/build.sh: Go is needed to build $what; run 'make setup'" >&2
   exit 1
 }
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
 export CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false -mod=readonly" GOBIN="$dir"
 
+# build MODULE PACKAGE...: what a module beside this script pins
+build() {
+  local module=$1
+  shift
+  (cd "$here/$module" && go install -ldflags "-s -w" -tags "no_btrfs no_zfs no_devmapper" "$@")
+}
+
 started=$SECONDS
-echo "building the CNI plugins that flannel uses into $dir" >&2
-plugins=github.com/containernetworking/plugins/plugins
-(cd "$here/cni" && go install -ldflags "-s -w" github.com/containernetworking/cni/cnitool \
-  $plugins/main/bridge $plugins/main/loopback $plugins/ipam/host-local $plugins/meta/portmap)
-(cd "$here/flannel" && go install -ldflags "-s -w" $plugins/meta/flannel)
+echo "building $programs into $dir" >&2
+case $what in
+cni)
+  plugins=github.com/containernetworking/plugins/plugins
+  build cni github.com/containernetworking/cni/cnitool $plugins/main/bridge $plugins/main/loopback \
+    $plugins/ipam/host-local $plugins/meta/portmap
+  build flannel $plugins/meta/flannel
+  ;;
+containerd)
+  source=github.com/containerd/containerd/v2
+  build containerd $source/cmd/containerd $source/cmd/containerd-shim-runc-v2 $source/cmd/ctr
+  ;;
+crictl) build crictl sigs.k8s.io/cri-tools/cmd/crictl ;;
+esac
 echo "$want" >"$dir/.built-from"
 echo "built $programs in $((SECONDS - started)) s" >&2

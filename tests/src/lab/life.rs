@@ -445,6 +445,7 @@ pub(super) fn internal(arguments: &[String]) -> Result<()> {
         ["hold", name, directory] => holder::hold(name, Path::new(directory)),
         ["serve", settings] => server::serve(&serde_json::from_str(settings)?),
         ["prober"] => super::prober::run(),
+        ["init", cgroup] => crate::runtime::init::run(cgroup),
         _ => bail!("not for people"),
     }
 }

@@ -34,7 +34,6 @@ mod state;
 mod supervisor;
 mod wiring;
 
-pub(crate) use self::engine::PATIENCE_VARIABLE;
 pub use self::{
     cli::main,
     enter::Place,
@@ -43,3 +42,4 @@ pub use self::{
     raw::Tap,
     state::{Backend, Engine, Families, Node, Pod, Port, Service, ServicePort, State},
 };
+pub(crate) use self::{engine::PATIENCE_VARIABLE, enter::private};

@@ -17,9 +17,12 @@ use vethwall_cni::{
 };
 use vethwall_common::endpoint::{EndpointRecord, SlotRef};
 use vethwall_datapath::{Choice, Endpoints, Kernel, Pins, attach, veth};
-use vethwall_tests::sandbox::{self, BPFFS, ip};
+use vethwall_tests::{
+    cni::FLANNEL,
+    sandbox::{self, BPFFS, ip},
+};
 
-use node::{ARGS, Agent, FLANNEL, NETNS, Node, call, error, text};
+use node::{ARGS, Agent, NETNS, Node, call, error, text};
 
 fn pins() -> Pins {
     Pins::new(BPFFS)

@@ -19,33 +19,14 @@ use vethwall_cni::{
     conflist,
     proto::{self, AddRequest, Request, Response},
 };
-use vethwall_tests::sandbox::{command, ip, program, workspace};
+use vethwall_tests::{
+    cni::{self, BIN, CONF, FLANNEL},
+    sandbox::{command, ip, program, workspace},
+};
 
 pub(crate) const NETNS: &str = "/run/netns/pod";
 pub(crate) const ARGS: &str = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cart;\
                     K8S_POD_INFRA_CONTAINER_ID=c0ffee;K8S_POD_UID=0f0f";
-
-/// Flannel's list as kube-flannel installs it.
-pub(crate) const FLANNEL: &str = r#"{
-  "name": "cbr0",
-  "cniVersion": "0.3.1",
-  "plugins": [
-    {
-      "type": "flannel",
-      "delegate": {
-        "hairpinMode": true,
-        "isDefaultGateway": true
-      }
-    },
-    {
-      "type": "portmap",
-      "capabilities": {
-        "portMappings": true
-      }
-    }
-  ]
-}
-"#;
 
 /// A node's CNI directories in the sandbox: flannel's subnet, the list, and a folder with all plugins.
 pub(crate) struct Node {
@@ -54,17 +35,8 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new(list: &str) -> Self {
-        fs::create_dir_all("/run/flannel").unwrap();
-        let subnet = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=false\n";
-        fs::write("/run/flannel/subnet.env", subnet).unwrap();
-        fs::create_dir_all("/run/net.d").unwrap();
-        fs::write("/run/net.d/10-flannel.conflist", list).unwrap();
-        let bin = PathBuf::from("/run/bin");
-        fs::create_dir_all(&bin).unwrap();
-        let tools = workspace().join(".tools/cni");
-        for plugin in ["flannel", "bridge", "host-local", "portmap"] {
-            std::os::unix::fs::symlink(tools.join(plugin), bin.join(plugin)).unwrap();
-        }
+        cni::install(list).unwrap();
+        let bin = PathBuf::from(BIN);
         fs::copy(program("vethwall-cni").unwrap(), bin.join(conflist::PLUGIN)).unwrap();
         ip("netns add pod").unwrap();
         Self { bin }
@@ -73,7 +45,7 @@ impl Node {
     /// The node that an earlier one of the sandbox left.
     pub(crate) fn again() -> Self {
         Self {
-            bin: PathBuf::from("/run/bin"),
+            bin: PathBuf::from(BIN),
         }
     }
 
@@ -93,7 +65,7 @@ impl Node {
     pub(crate) fn cnitool_as(&self, verb: &str, netns: &str, args: &str) -> Output {
         Command::new(workspace().join(".tools/cni/cnitool"))
             .args([verb, "cbr0", netns])
-            .env("NETCONFPATH", "/run/net.d")
+            .env("NETCONFPATH", CONF)
             .env("CNI_PATH", &self.bin)
             .env("CNI_ARGS", args)
             .output()
@@ -146,7 +118,7 @@ pub(crate) fn call(verb: &str, environment: &[(&str, &str)], stdin: &str) -> (bo
     let mut child = Command::new(program("vethwall-cni").unwrap())
         .env_clear()
         .env("CNI_COMMAND", verb)
-        .env("CNI_PATH", "/run/bin")
+        .env("CNI_PATH", BIN)
         .envs(environment.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

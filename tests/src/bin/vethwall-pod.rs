@@ -1,0 +1,174 @@
+//! What the containers of tests run: one static program, which build.rs compiles for an image that holds nothing else.
+//!
+//! ```text
+//! vethwall-pod pause                           sleeps
+//! vethwall-pod send MS tcp/ADDRESS:PORT ...    tries each target every MS milliseconds, from its first instruction
+//! vethwall-pod receive tcp/PORT ...            counts what arrives
+//! ```
+//!
+//! A sender says who it is (its HOSTNAME) in all that it sends. Lines on standard output, one for each try or arrival:
+//!
+//! ```text
+//! sent NUMBER tcp/10.244.1.3:80 answered      TCP: answered, refused, silent, or what the kernel said
+//! sent NUMBER udp/10.244.1.3:53 answered
+//! got tcp/80 SENDER NUMBER
+//! ```
+//!
+//! Invariants: only the standard library, which is linked statically; a try never takes longer than [`PATIENCE`].
+
+use std::{
+    env,
+    error::Error,
+    io::{self, Read as _, Write as _},
+    net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long an answer is waited for.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        ["pause"] => forever(),
+        ["send", period, targets @ ..] if !targets.is_empty() => send(period, targets),
+        ["receive", ports @ ..] if !ports.is_empty() => receive(ports),
+        _ => Err(
+            "usage: vethwall-pod pause | send MS PROTOCOL/ADDRESS:PORT... | receive PROTOCOL/PORT...".into(),
+        ),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vethwall-pod: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+fn forever() -> Outcome {
+    loop {
+        thread::sleep(Duration::from_secs(3600));
+    }
+}
+
+/// One write, so that lines of several threads stay whole.
+fn say(line: &str) {
+    // Nobody who reads: nothing to be done about it here.
+    let _closed = io::stdout().write_all(format!("{line}\n").as_bytes());
+}
+
+fn send(period: &str, targets: &[&str]) -> Outcome {
+    let period = Duration::from_millis(period.parse()?);
+    let who = env::var("HOSTNAME").unwrap_or_else(|_| "nobody".to_owned());
+    for target in targets {
+        let (protocol, address) = target
+            .split_once('/')
+            .ok_or("a target is PROTOCOL/ADDRESS:PORT")?;
+        let address: SocketAddr = address.parse()?;
+        let attempt: fn(SocketAddr, &str) -> io::Result<()> = match protocol {
+            "tcp" => over_tcp,
+            "udp" => over_udp,
+            _ => return Err("a protocol is tcp or udp".into()),
+        };
+        let (target, who) = (target.to_string(), who.clone());
+        thread::spawn(move || {
+            for number in 0_u64.. {
+                let start = Instant::now();
+                let outcome = match attempt(address, &format!("{who} {number}\n")) {
+                    Ok(()) => "answered".to_owned(),
+                    Err(error) => in_a_word(&error),
+                };
+                say(&format!("sent {number} {target} {outcome}"));
+                thread::sleep(period.saturating_sub(start.elapsed()));
+            }
+        });
+    }
+    forever()
+}
+
+fn in_a_word(error: &io::Error) -> String {
+    let kind = error.kind();
+    if matches!(kind, io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) {
+        "silent".to_owned()
+    } else if kind == io::ErrorKind::ConnectionRefused {
+        "refused".to_owned()
+    } else {
+        error.to_string()
+    }
+}
+
+fn over_tcp(target: SocketAddr, message: &str) -> io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&target, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(message.as_bytes())?;
+    stream.read_exact(&mut [0])
+}
+
+fn over_udp(target: SocketAddr, message: &str) -> io::Result<()> {
+    let any = SocketAddr::from((
+        if target.is_ipv4() {
+            [0, 0, 0, 0].into()
+        } else {
+            std::net::IpAddr::from(Ipv6Addr::UNSPECIFIED)
+        },
+        0,
+    ));
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(target)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.send(message.as_bytes())?;
+    socket.recv(&mut [0]).map(drop)
+}
+
+fn receive(ports: &[&str]) -> Outcome {
+    for port in ports {
+        let (protocol, number) = port.split_once('/').ok_or("a port is PROTOCOL/NUMBER")?;
+        let any = (Ipv6Addr::UNSPECIFIED, number.parse()?);
+        let port = port.to_string();
+        match protocol {
+            "tcp" => {
+                let listener = TcpListener::bind(any)?;
+                thread::spawn(move || {
+                    for stream in listener.incoming().flatten() {
+                        let port = port.clone();
+                        thread::spawn(move || answer(stream, &port));
+                    }
+                });
+            }
+            "udp" => {
+                let socket = UdpSocket::bind(any)?;
+                thread::spawn(move || {
+                    let mut message = [0; 512];
+                    while let Ok((length, from)) = socket.recv_from(&mut message) {
+                        arrived(&port, &message[..length]);
+                        // Who is not there any more needs no answer.
+                        let _gone = socket.send_to(b".", from);
+                    }
+                });
+            }
+            _ => return Err("a protocol is tcp or udp".into()),
+        }
+    }
+    say("ready");
+    forever()
+}
+
+fn answer(mut stream: TcpStream, port: &str) -> io::Result<()> {
+    let mut message = [0; 512];
+    let length = stream.read(&mut message)?;
+    arrived(port, &message[..length]);
+    stream.write_all(b".")
+}
+
+fn arrived(port: &str, message: &[u8]) {
+    say(&format!(
+        "got {port} {}",
+        String::from_utf8_lossy(message).trim_end()
+    ));
+}

@@ -1,0 +1,93 @@
+//! What goes wrong on nodes: the plugin is gone, a list can not be parsed. Nothing of it opens a pod.
+
+use std::{fs, path::Path};
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+use vethwall_tests::{
+    cni::{BIN, CONF},
+    runtime::{AGENT, Release},
+};
+
+use super::{OPEN, Plain, Traces, assert_enforced_from_the_first, chained, plain, refused, start_sender};
+
+#[test]
+fn a_plugin_that_is_gone_lets_no_pod_start_and_is_put_back() {
+    for release in Release::ALL {
+        plain(release, plugin_gone);
+    }
+}
+
+fn plugin_gone(plain: &Plain) -> Result<()> {
+    let node = &plain.node;
+    node.steady_agent("own")?;
+    node.until("containerd has read the list", || Ok(node.chain()? == chained()))?;
+    let open = node.start_pod(&OPEN)?;
+    let before = Traces::now()?;
+    node.end(AGENT, Signal::SIGKILL)?;
+    // As when a package of plugins is upgraded: kubernetes-cni replaces the whole directory.
+    let plugin = Path::new(BIN).join("vethwall-cni");
+    fs::remove_file(&plugin)?;
+    let said = refused(start_sender(node, "new", &open));
+    assert!(said.contains("failed to find plugin"), "{said}");
+    assert_eq!(node.chain()?, chained());
+
+    node.steady_agent("own")?;
+    assert!(plugin.exists());
+    // Without the plugin the runtime could not take down what it had begun; now it can. containerd 1.6 has forgotten the
+    // sandbox by then, and flannel's IPAM keeps its address.
+    let swept = node.sweep()?;
+    assert!(swept == 1 || node.release.version()? < (2, 0));
+    let leases = before.leases + 1 - swept;
+    assert_eq!(Traces::now()?, Traces { leases, ..before });
+    start_sender(node, "new", &open)?;
+    assert_enforced_from_the_first(node, "new")?;
+    // With an agent it is not gone for long.
+    fs::remove_file(&plugin)?;
+    node.until("the plugin is back", || Ok(plugin.exists()))?;
+    let after = Traces::now()?;
+    assert_eq!(
+        (after.leases, after.interfaces),
+        (before.leases + 1, before.interfaces + 1)
+    );
+    Ok(())
+}
+
+#[test]
+fn a_first_list_that_can_not_be_parsed_opens_no_pod() {
+    for release in Release::ALL {
+        plain(release, unparsable);
+    }
+}
+
+fn unparsable(plain: &Plain) -> Result<()> {
+    let node = &plain.node;
+    node.steady_agent("own")?;
+    node.until("containerd has read the list", || Ok(node.chain()? == chained()))?;
+    let open = node.start_pod(&OPEN)?;
+    start_sender(node, "new", &open)?;
+    let before = Traces::now()?;
+    let broken = Path::new(CONF).join("00-broken.conflist");
+    fs::write(&broken, "{\"name\": \"x\", ")?;
+    node.until("containerd has no network", || Ok(node.chain()?.is_empty()))?;
+    // Not even flannel alone: the node has no network for new pods, and says so.
+    let said = refused(start_sender(node, "late", &open));
+    assert!(said.contains("cni plugin not initialized"), "{said}");
+    assert_eq!(Traces::now()?, before);
+    node.until("status tells", || {
+        let chain = node.status()?["chain"].clone();
+        Ok(chain["state"] != "chained")
+    })?;
+    assert_enforced_from_the_first(node, "new")?;
+
+    fs::remove_file(&broken)?;
+    node.until("containerd has its network again", || {
+        Ok(node.chain()? == chained())
+    })?;
+    node.until("the agent too", || {
+        Ok(node.status()?["chain"]["state"] == "chained")
+    })?;
+    node.sweep()?;
+    start_sender(node, "late", &open)?;
+    assert_enforced_from_the_first(node, "late")
+}
