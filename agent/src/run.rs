@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! thread "manifests"  directory ─► objects ─┐
+//! thread "links"      interfaces ───────────┤
 //! main (tokio)        sockets, HTTP ────────┴─► thread "node" ─► kernel
 //! thread "events"     ring buffer ─► names ───► flows
 //! thread "chain"      CNI directory ◄─► our entry in the runtime's chain
@@ -40,6 +41,7 @@ use crate::{
     node::{
         Input,
         connections::Questions,
+        links,
         thread::{Node, Places, Watched},
     },
     sockets, source,
@@ -172,6 +174,8 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
     thread::Builder::new()
         .name("events".to_owned())
         .spawn(move || name_events(events, &names, &history, &read, questions))?;
+    // Before the first objects, and so before the node looks for the first time.
+    links::spawn(inputs.clone())?;
     source::spawn(config.manifests, inputs.clone())?;
     let installed = config.chain.places.clone();
     keeper::start(config.chain, Arc::clone(&chain))?;

@@ -194,14 +194,9 @@ impl Maps for Fake {
         Ok(true)
     }
 
-    fn sweep(
-        &mut self,
-        ifindex: u32,
-        keep: &mut dyn FnMut(&FlowKey, &FlowEntry) -> bool,
-    ) -> Result<usize, Error> {
+    fn sweep(&mut self, gone: &dyn Fn(u32) -> bool) -> Result<usize, Error> {
         let before = self.flows.len();
-        self.flows
-            .retain(|key, entry| key.ifindex != ifindex || keep(key, entry));
+        self.flows.retain(|key, _| !gone(key.ifindex));
         Ok(before - self.flows.len())
     }
 }

@@ -220,20 +220,6 @@ impl Kernel {
         }
         Ok(None)
     }
-
-    fn sweep_table(
-        table: &mut Hash<FlowKey, FlowEntry>,
-        ifindex: u32,
-        keep: &mut dyn FnMut(&FlowKey, &FlowEntry) -> bool,
-    ) -> Result<usize, Error> {
-        let mut swept = 0;
-        for (key, entry) in table.all()? {
-            if key.ifindex == ifindex && !keep(&key, &entry) && table.delete(key)? {
-                swept += 1;
-            }
-        }
-        Ok(swept)
-    }
 }
 
 impl fmt::Debug for Kernel {
@@ -371,17 +357,17 @@ impl Maps for Kernel {
         self.flows[table].replace(*key, entry)
     }
 
-    fn sweep(
-        &mut self,
-        ifindex: u32,
-        keep: &mut dyn FnMut(&FlowKey, &FlowEntry) -> bool,
-    ) -> Result<usize, Error> {
+    fn sweep(&mut self, gone: &dyn Fn(u32) -> bool) -> Result<usize, Error> {
         let mut swept = 0;
         for table in &mut self.flows {
-            swept += Self::sweep_table(table, ifindex, keep)?;
+            for (key, _) in table.all()? {
+                if gone(key.ifindex) && table.delete(key)? {
+                    swept += 1;
+                }
+            }
         }
         for (key, _) in self.fragments.all()? {
-            if key.ifindex == ifindex {
+            if gone(key.ifindex) {
                 self.fragments.delete(key)?;
             }
         }

@@ -55,15 +55,9 @@ pub trait Maps {
     /// there was one.
     fn revoke(&mut self, key: &FlowKey, generation: u32) -> Result<bool, Error>;
 
-    /// Forgets the tracked connections and fragments of an interface that are not `kept`; returns how many connections.
-    ///
-    /// For an interface that is gone (`|_, _| false`), so that the next one with its number inherits nothing, and for
-    /// connections that policy cut.
-    fn sweep(
-        &mut self,
-        ifindex: u32,
-        keep: &mut dyn FnMut(&FlowKey, &FlowEntry) -> bool,
-    ) -> Result<usize, Error>;
+    /// Forgets the tracked connections and fragments of interfaces that are `gone`, so that the next one with such a number
+    /// inherits nothing; returns how many connections. One walk through the tables, whatever number of interfaces.
+    fn sweep(&mut self, gone: &dyn Fn(u32) -> bool) -> Result<usize, Error>;
 }
 
 /// What no map may be asked to hold, whoever implements it.

@@ -13,7 +13,7 @@ use netlink_packet_core::{DefaultNla, Emitable, NetlinkBuffer, NlaBuffer, NlasIt
 use nix::{
     libc,
     sys::{
-        socket::{self, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, sockopt},
+        socket::{self, AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, sockopt},
         time::TimeVal,
     },
 };
@@ -22,9 +22,11 @@ const NLMSG_ERROR: u16 = libc::NLMSG_ERROR as u16;
 const NLMSG_DONE: u16 = libc::NLMSG_DONE as u16;
 /// `RTEXT_FILTER_SKIP_STATS`: answers without a page of counters.
 const SKIP_STATS: u32 = 1 << 3;
-/// `NETNSA_NSID`, `NETNSA_FD` of linux/net_namespace.h.
 /// `IFLA_VXLAN_PORT` (include/uapi/linux/if_link.h), in network byte order.
 const IFLA_VXLAN_PORT: u16 = 15;
+/// The group of notifications about interfaces (linux/rtnetlink.h), as a bit.
+const RTMGRP_LINK: u32 = 1;
+/// `NETNSA_NSID`, `NETNSA_FD` of linux/net_namespace.h.
 const NETNSA_NSID: u16 = 1;
 const NETNSA_FD: u16 = 3;
 /// `TC_H_CLSACT` of linux/pkt_sched.h; the same number as `TC_H_INGRESS`.
@@ -61,6 +63,17 @@ impl Socket {
     /// For questions to netfilter.
     pub(crate) fn netfilter() -> io::Result<Self> {
         Self::open(SockProtocol::NetlinkNetFilter)
+    }
+
+    /// Is told of changes of interfaces.
+    pub(crate) fn link_changes() -> io::Result<Self> {
+        let socket = Self::route()?;
+        socket::bind(socket.0.as_raw_fd(), &NetlinkAddr::new(0, RTMGRP_LINK))?;
+        Ok(socket)
+    }
+
+    pub(crate) fn fd(&self) -> &OwnedFd {
+        &self.0
     }
 
     fn open(protocol: SockProtocol) -> io::Result<Self> {

@@ -31,10 +31,42 @@ pub struct Interface {
     pub ifindex: u32,
     /// Its name.
     pub name: String,
+    /// `veth`, `bridge`, ...; `None` of hardware.
+    pub kind: Option<String>,
     /// The bridge that it is a port of.
     pub master: Option<u32>,
     /// Of a VXLAN device: its UDP port, in the machine's byte order.
     pub vxlan_port: Option<u16>,
+}
+
+impl Interface {
+    /// One end of a veth, as every pod of flannel's has one here.
+    #[must_use]
+    pub fn is_veth(&self) -> bool {
+        self.kind.as_deref() == Some("veth")
+    }
+}
+
+impl From<Link> for Interface {
+    fn from(link: Link) -> Self {
+        let Link {
+            ifindex,
+            name,
+            kind,
+            master,
+            vxlan_port,
+            peer: _,
+            peer_netns: _,
+            mac: _,
+        } = link;
+        Self {
+            ifindex,
+            name,
+            kind,
+            master,
+            vxlan_port,
+        }
+    }
 }
 
 /// What became of an attached program.
@@ -64,23 +96,7 @@ pub fn interfaces() -> Result<Vec<Interface>, Error> {
     let links = Socket::route()
         .and_then(|socket| socket.links())
         .map_err(failed)?;
-    Ok(links
-        .into_iter()
-        .map(
-            |Link {
-                 ifindex,
-                 name,
-                 master,
-                 vxlan_port,
-                 ..
-             }| Interface {
-                ifindex,
-                name,
-                master,
-                vxlan_port,
-            },
-        )
-        .collect())
+    Ok(links.into_iter().map(Interface::from).collect())
 }
 
 /// Whether both programs of a pod's interface are there.

@@ -38,6 +38,9 @@ pub struct Status {
     pub manifests: Manifests,
     /// The pods' interfaces on this node.
     pub endpoints: Vec<Endpoint>,
+    /// What was seen of interfaces beside them.
+    #[serde(default)]
+    pub interfaces: Interfaces,
     /// All policies.
     pub policies: Vec<Policy>,
     /// How full the kernel's maps are.
@@ -203,6 +206,55 @@ pub struct Endpoint {
     /// When the agent or the plugin took it, RFC 3339; absent where that was before this agent started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<jiff::Timestamp>,
+    /// Who told that the interface is the pod's.
+    #[serde(default)]
+    pub found_by: FoundBy,
+}
+
+/// Who told that an interface is a pod's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FoundBy {
+    /// Our plugin, when the pod started.
+    #[default]
+    Plugin,
+    /// libcni's result cache.
+    Cache,
+    /// The record that an earlier agent left in the kernel, and the pod that has its address.
+    Record,
+}
+
+impl FoundBy {
+    /// `plugin`, `cache` or `record`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plugin => "plugin",
+            Self::Cache => "cache",
+            Self::Record => "record",
+        }
+    }
+}
+
+/// What was seen of interfaces that nobody announced, since the agent started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Interfaces {
+    /// Pods that came past the plugin: closed as they appeared, and enforced when they were identified.
+    pub identified: u64,
+    /// Veths on the pods' bridge that are no known pod's.
+    pub strangers: Vec<Stranger>,
+    /// How often changes were too many for the kernel to tell, and everything was looked at instead.
+    pub lost: u64,
+}
+
+/// A veth on the pods' bridge that is no known pod's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stranger {
+    /// Its name.
+    pub interface: String,
+    /// Nothing but ARP and neighbour discovery passes. False of what was there before the node was ready.
+    pub closed: bool,
 }
 
 /// Whether an endpoint's policy is in force.

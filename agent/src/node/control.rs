@@ -6,12 +6,17 @@
 //! ```
 //!
 //! Invariants:
-//! - Nothing is written or swept before the objects were complete once.
+//! - Nothing is written or swept before the objects were complete once ([`InSync`]). One thing may go before: the record of
+//!   an interface that is gone, which lets nobody through but a successor with its number.
 //! - What failed stays in the difference between desired and observed, so the next [`Control::sync`] does it again.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
+use vethwall_common::entry::Key;
 use vethwall_datapath::{Error, Maps};
 use vethwall_policy::{
     compile::{Compiled, Compiler},
@@ -24,6 +29,11 @@ use vethwall_policy::{
 use super::Objects;
 use crate::api::PolicyName;
 
+/// Proof that the objects were complete once: what the maps hold and the world does not know may go. Only [`Control`] makes
+/// one.
+#[derive(Clone, Copy, Debug)]
+pub struct InSync(());
+
 /// Owns the world and the maps.
 #[derive(Debug)]
 pub struct Control<M> {
@@ -35,7 +45,8 @@ pub struct Control<M> {
     compiled: Compiled,
     objects: Objects,
     /// Interfaces that are gone and whose connections still have to be forgotten.
-    unswept: Vec<u32>,
+    unswept: BTreeSet<u32>,
+    in_sync: Option<InSync>,
     synced: bool,
     /// The world changed since it was compiled.
     dirty: bool,
@@ -57,7 +68,8 @@ impl<M: Maps> Control<M> {
             observed,
             compiled: Compiled::default(),
             objects: Objects::default(),
-            unswept: Vec::new(),
+            unswept: BTreeSet::new(),
+            in_sync: None,
             synced: false,
             dirty: true,
             network: Default::default(),
@@ -77,16 +89,31 @@ impl<M: Maps> Control<M> {
 
     /// A pod's interface came.
     pub fn attach(&mut self, endpoint: Endpoint) {
-        self.unswept.retain(|ifindex| *ifindex != endpoint.ifindex);
         self.world.attach(endpoint);
         self.dirty = true;
     }
 
-    /// A pod's interface went.
+    /// A pod's interface went. Its record goes at once, so that it opens no other interface that gets the number.
     pub fn detach(&mut self, ifindex: u32) {
         self.world.detach(ifindex);
         self.dirty = true;
-        self.unswept.push(ifindex);
+        self.unswept.insert(ifindex);
+        // Where that fails, the next sync does it again.
+        let _again = self.close(ifindex);
+    }
+
+    /// Takes away the record that the maps have of an interface: with our programs it is closed until it has one again.
+    ///
+    /// # Errors
+    /// The record is still there.
+    pub fn close(&mut self, ifindex: u32) -> Result<(), Error> {
+        let key = Key::Endpoint(ifindex);
+        if self.observed.endpoints.contains_key(&ifindex) {
+            self.maps.delete(&key)?;
+            self.observed.delete(&key);
+            self.dirty = true;
+        }
+        Ok(())
     }
 
     /// The addresses of this node and the cluster's pod networks are these now.
@@ -108,14 +135,22 @@ impl<M: Maps> Control<M> {
 
     /// Makes the maps follow the world. True when they do.
     pub fn sync(&mut self) -> bool {
-        if self.objects.digest.is_empty() || (self.objects.incomplete.is_some() && !self.synced) {
-            return false;
-        }
         if self.settled() {
             return true;
         }
+        let complete = !self.objects.digest.is_empty() && self.objects.incomplete.is_none();
+        if !complete && !self.synced {
+            return false;
+        }
+        let in_sync = *self.in_sync.get_or_insert(InSync(()));
+        self.apply(in_sync)
+    }
+
+    fn apply(&mut self, _: InSync) -> bool {
         self.dirty = false;
         self.failures.clear();
+        // Before a number may belong to somebody else.
+        self.forget_connections();
         self.compiled = self.compiler.compile(&self.world);
         let steps = plan(&self.observed, &self.compiled.state);
         let changed = !steps.is_empty();
@@ -130,11 +165,9 @@ impl<M: Maps> Control<M> {
         });
         let complete = outcome.complete();
         // The same cause fails many steps: one line each tells enough.
-        self.failures = outcome
-            .failures
-            .iter()
-            .map(|(step, error)| format!("{}: {}", step.why, error.chain()))
-            .collect();
+        let failed = outcome.failures.iter();
+        self.failures
+            .extend(failed.map(|(step, error)| format!("{}: {}", step.why, error.chain())));
         self.failures.dedup();
         self.observed = outcome.observed;
         self.compiler.release(&self.observed);
@@ -149,21 +182,35 @@ impl<M: Maps> Control<M> {
         complete
     }
 
-    /// After the records are gone, so that no packet of the interface makes a new one.
+    /// After the records are gone, so that no packet of the interfaces makes a new one.
     fn forget_connections(&mut self) {
-        let (maps, failures, observed) = (&mut self.maps, &mut self.failures, &self.observed);
-        self.unswept.retain(|ifindex| {
-            if observed.endpoints.contains_key(ifindex) {
-                return true;
-            }
-            match maps.sweep(*ifindex, &mut |_, _| false) {
-                Ok(_) => false,
-                Err(error) => {
-                    failures.push(error.chain());
-                    true
-                }
-            }
-        });
+        let records = &self.observed.endpoints;
+        let gone: BTreeSet<u32> = self
+            .unswept
+            .iter()
+            .copied()
+            .filter(|ifindex| !records.contains_key(ifindex))
+            .collect();
+        if gone.is_empty() {
+            return;
+        }
+        match self.maps.sweep(&|ifindex| gone.contains(&ifindex)) {
+            Ok(_) => self.unswept.retain(|ifindex| !gone.contains(ifindex)),
+            Err(error) => self.failures.push(error.chain()),
+        }
+    }
+
+    /// Forgets the connections of all interfaces but these: of pods that went while no agent looked. Returns how many.
+    ///
+    /// # Errors
+    /// The kernel refused; some may be forgotten.
+    pub fn sweep_all_but(&mut self, living: &BTreeSet<u32>, _: InSync) -> Result<usize, Error> {
+        self.maps.sweep(&|ifindex| !living.contains(&ifindex))
+    }
+
+    /// Whether something may be swept: there was a complete set of objects.
+    pub fn in_sync(&self) -> Option<InSync> {
+        self.in_sync
     }
 
     /// Whether the interface's record, with the policy of now, is in the maps.

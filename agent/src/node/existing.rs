@@ -1,17 +1,24 @@
-//! Pods that run already, from the result cache of libcni.
+//! Pods that run already: from the result cache of libcni, and from the records that an earlier agent left.
 //!
 //! libcni writes the result of every ADD to `/var/lib/cni/results/<network>-<container>-<interface>`, with the pod's name
 //! in the arguments (libcni/api.go, `cacheAdd`). So pods that started before vethwall are found without entering a
 //! namespace, and attached without a restart. The cache only says where to look: an interface counts when the kernel
 //! has a veth of that name now.
+//!
+//! Where the cache is missing or a result can not be used, a pod that an earlier agent enforced is still known by its
+//! record in the kernel: interface and addresses. While our programs are on the interface it is the one that the record
+//! is about, since they go with it; and of the pods of this node, one has that address.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
+use vethwall_common::{address::Addr, endpoint::EndpointRecord};
+use vethwall_policy::{model::Pod, world::World};
 
 use super::Interface;
 use crate::cni_cache;
@@ -61,10 +68,7 @@ pub struct Found {
 }
 
 /// Looks at the cache. A directory that does not exist holds nothing. `host_veth` gives the index of the veth of a name.
-pub fn scan(
-    directory: &Path,
-    mut host_veth: impl FnMut(&str) -> Result<Option<u32>, String>,
-) -> io::Result<Found> {
+pub fn scan(directory: &Path, host_veth: impl Fn(&str) -> Option<u32>) -> io::Result<Found> {
     let mut found = Found::default();
     for (path, text) in cni_cache::results(directory)? {
         let text = match text {
@@ -74,7 +78,7 @@ pub fn scan(
                 continue;
             }
         };
-        match interface(&text, &mut host_veth) {
+        match interface(&text, &host_veth) {
             Ok(Some(interface)) => found.interfaces.push(interface),
             Ok(None) => {}
             Err(why) => found.unusable.push((path, why)),
@@ -84,10 +88,7 @@ pub fn scan(
 }
 
 /// The interface of one cached result; `None` where it is not a pod's or the pod is gone.
-fn interface(
-    text: &[u8],
-    host_veth: &mut impl FnMut(&str) -> Result<Option<u32>, String>,
-) -> Result<Option<Interface>, String> {
+fn interface(text: &[u8], host_veth: &impl Fn(&str) -> Option<u32>) -> Result<Option<Interface>, String> {
     let cached: Cached = serde_json::from_slice(text).map_err(|e| format!("not a cached result: {e}"))?;
     let argument = |key: &str| {
         let found = cached.cni_args.iter().find(|(name, _)| name == key);
@@ -104,7 +105,7 @@ fn interface(
         .ok_or("the result names no interface inside the pod")?;
     let mut host = None;
     for candidate in interfaces.iter().filter(|i| i.sandbox.is_empty()) {
-        if let Some(ifindex) = host_veth(&candidate.name)? {
+        if let Some(ifindex) = host_veth(&candidate.name) {
             if host.is_some() {
                 return Err("the result names several veths on the host".to_owned());
             }
@@ -150,6 +151,47 @@ fn mac(text: &str) -> Option<[u8; 6]> {
     parts.next().is_none().then_some(bytes)
 }
 
+/// The pods behind records: interfaces of now (`veths`, by number; only such as carry our programs) and objects of now
+/// must agree with them.
+pub fn recorded(
+    records: &BTreeMap<u32, EndpointRecord>,
+    veths: &BTreeMap<u32, String>,
+    world: &World,
+) -> Vec<Interface> {
+    let found = records.iter().filter_map(|(ifindex, record)| {
+        let host_ifname = veths.get(ifindex)?.clone();
+        let addresses: Vec<IpAddr> = record
+            .addresses
+            .into_iter()
+            .filter(|a| *a != Addr::NONE)
+            .map(IpAddr::from)
+            .collect();
+        let pod = pod_with(&addresses, world)?;
+        Some(Interface {
+            container_id: String::new(),
+            ifname: String::new(),
+            host_ifname,
+            ifindex: *ifindex,
+            mac: record.mac,
+            addresses,
+            namespace: pod.namespace.clone(),
+            pod: pod.name.clone(),
+            uid: pod.uid.clone(),
+        })
+    });
+    found.collect()
+}
+
+/// The pod of this node that has all of these addresses, if it is the only one with any of them.
+fn pod_with<'w>(addresses: &[IpAddr], world: &'w World) -> Option<&'w Pod> {
+    let mut claims = addresses.iter().map(|address| match world.pods_with(*address) {
+        [pod] if pod.node.as_deref() == Some(world.node()) => Some(pod.as_ref()),
+        _ => None,
+    });
+    let first = claims.next()??;
+    claims.all(|claim| claim == Some(first)).then_some(first)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,7 +204,7 @@ mod tests {
             {"version":"4","interface":0,"address":"10.244.0.1/24"}]}}"#;
 
     fn look(text: &str) -> Result<Option<Interface>, String> {
-        interface(text.as_bytes(), &mut |name| Ok((name == "veth1").then_some(9)))
+        interface(text.as_bytes(), &|name| (name == "veth1").then_some(9))
     }
 
     #[test]

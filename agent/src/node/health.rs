@@ -12,8 +12,8 @@ use super::thread::{Known, Node};
 use crate::api::{
     Mode, PolicyName,
     status::{
-        AgentState, Bridge, Counter, Endpoint, EndpointState, Events, Isolation, Manifests, MapUse, Phase,
-        Policy, Problem, Status,
+        AgentState, Bridge, Counter, Endpoint, EndpointState, Events, Interfaces, Isolation, Manifests,
+        MapUse, Phase, Policy, Problem, Status, Stranger,
     },
 };
 use crate::chain::keeper::Told;
@@ -75,6 +75,18 @@ impl Node {
                 digest: self.control.applied_digest().to_owned(),
                 files: objects.files,
                 problems: objects.problems.clone(),
+            },
+            interfaces: Interfaces {
+                identified: self.strangers.identified,
+                strangers: self
+                    .strangers
+                    .on_the_bridge()
+                    .map(|stranger| Stranger {
+                        interface: stranger.name.clone(),
+                        closed: stranger.closed,
+                    })
+                    .collect(),
+                lost: self.changes_lost,
             },
             endpoints: self
                 .interfaces
@@ -141,6 +153,7 @@ impl Node {
             egress: isolation(Direction::Egress),
             hook: known.hook.map(Into::into),
             since: known.since,
+            found_by: known.found_by,
         }
     }
 

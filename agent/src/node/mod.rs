@@ -4,7 +4,8 @@
 //! manifests ─► objects ─┐
 //! cni.sock ──► ADD, DEL ├─► Node (one thread) ─► Control: world ─ compile ─ plan ─► maps
 //! CNI cache ─► pods ────┤       │  └─ attach, detach, bridge
-//! agent.sock ► questions┘       └─► names ─► flows
+//! kernel ────► interfaces┤      └─► names ─► flows
+//! agent.sock ► questions┘
 //! ```
 //!
 //! Invariants:
@@ -18,8 +19,10 @@ pub mod control;
 pub mod existing;
 pub mod flannel;
 mod health;
+pub mod links;
 mod problems;
 mod settings;
+mod strangers;
 mod surroundings;
 pub mod thread;
 mod waiting;
@@ -30,6 +33,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use tokio::sync::oneshot;
 use vethwall_cni::proto;
 use vethwall_common::event::Event;
+use vethwall_datapath::LinkChange;
 use vethwall_policy::model::Object;
 
 use crate::api::{
@@ -69,6 +73,8 @@ pub enum Input {
     Del(proto::DelRequest, oneshot::Sender<proto::Response>),
     /// Would an ADD be served?
     CniStatus(oneshot::Sender<proto::Response>),
+    /// Interfaces came, changed or went; or that can not be told any more, and why.
+    Links(Result<Vec<LinkChange>, String>),
     /// Packets were dropped that may belong to connections of which only the kernel knows.
     Dropped(Vec<Event>),
     /// How are things?

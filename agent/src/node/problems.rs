@@ -102,6 +102,26 @@ impl Node {
                 Some("find out who does so; this is told for ten minutes"),
             ));
         }
+        let bridge = &self.places.bridge;
+        for stranger in self.strangers.told() {
+            let name = &stranger.name;
+            let (what, hint) = match (&stranger.error, stranger.closed) {
+                (Some(error), _) => (format!("could not be closed: {error}"), None),
+                (None, true) => (
+                    "is closed: nothing but ARP and neighbour discovery passes".to_owned(),
+                    Some("if it is no pod's, make it anew and not on the pods' bridge"),
+                ),
+                (None, false) => (
+                    "was there before vethwall and is left alone: nothing is enforced there".to_owned(),
+                    Some("if it is a pod's, start the pod again; if not, take it off the pods' bridge"),
+                ),
+            };
+            problems.push(Problem::new(
+                "ATT002",
+                format!("{name} on {bridge} is an interface of no known pod, and {what}"),
+                hint,
+            ));
+        }
         if let Some(error) = &around.error {
             problems.push(Problem::new(
                 "ATT004",

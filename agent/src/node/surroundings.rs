@@ -146,6 +146,7 @@ mod tests {
         Interface {
             ifindex,
             name: name.to_owned(),
+            kind: None,
             master,
             vxlan_port: None,
         }

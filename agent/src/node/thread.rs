@@ -16,25 +16,31 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 use vethwall_cni::{code, proto};
 use vethwall_common::maps::EVENTS_LOST;
-use vethwall_datapath::{Choice, Clock, Error, Hook, Kernel, Maps, Options, Pins, attach, grace, veth};
+use vethwall_datapath::{
+    Choice, Clock, Error, Hook, Kernel, Maps, Options, Pins, attach, grace, surroundings,
+};
 use vethwall_policy::model::Endpoint;
 
 use super::{
     Input, Interface,
     connections::Connections,
     control::Control,
-    existing, flannel, settings,
+    flannel, settings,
+    strangers::Strangers,
     surroundings::Surroundings,
     waiting::{Waiting, answer},
 };
 use crate::{
-    api::{explain, status},
+    api::{
+        explain,
+        status::{self, FoundBy},
+    },
     chain::keeper,
     flows::{Flows, Names},
 };
 
 /// How often the kernel is compared with what is known, when nothing else happens.
-const TICK: Duration = Duration::from_secs(1);
+pub(super) const TICK: Duration = Duration::from_secs(1);
 
 /// Where things are on this node.
 #[derive(Clone, Debug)]
@@ -60,7 +66,9 @@ pub(super) struct Known {
     /// `None` while its programs are not attached.
     pub(super) hook: Option<Hook>,
     pub(super) error: Option<String>,
+    /// When it came; `None` if that was before this agent looked.
     pub(super) since: Option<Timestamp>,
+    pub(super) found_by: FoundBy,
 }
 
 /// What other threads read or write beside the node's.
@@ -90,7 +98,14 @@ pub struct Node {
     events_lost: u64,
     pub(super) interfaces: BTreeMap<u32, Known>,
     /// Sandboxes whose DEL came while the cache still speaks of them.
-    leaving: BTreeSet<String>,
+    pub(super) leaving: BTreeSet<String>,
+    pub(super) strangers: Strangers,
+    /// When their owners were looked for last.
+    pub(super) looked_for_owners: Instant,
+    /// How often the kernel could not tell all changes of interfaces.
+    pub(super) changes_lost: u64,
+    /// Connections of pods that went while no agent looked are forgotten.
+    swept: bool,
     pub(super) waiting: Vec<Waiting>,
     pub(super) bridge: Option<(u32, Hook)>,
     pub(super) bridge_error: Option<String>,
@@ -129,6 +144,10 @@ impl Node {
             events_lost: 0,
             interfaces: BTreeMap::new(),
             leaving: BTreeSet::new(),
+            strangers: Strangers::default(),
+            looked_for_owners: Instant::now(),
+            changes_lost: 0,
+            swept: false,
             waiting: Vec::new(),
             bridge: None,
             bridge_error: None,
@@ -149,7 +168,9 @@ impl Node {
     pub fn run(mut self, inputs: &Receiver<Input>) {
         let mut next_tick = Instant::now();
         loop {
-            match inputs.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
+            let next_look = self.strangers.next_look(self.looked_for_owners);
+            let next = next_look.map_or(next_tick, |look| look.min(next_tick));
+            match inputs.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(input) => {
                     let Some(mut changed) = self.take(input) else {
                         return;
@@ -166,11 +187,16 @@ impl Node {
                     }
                     self.connections.follow_drops(self.control.parts());
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    self.tick();
-                    next_tick = Instant::now() + TICK;
-                }
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
+            }
+            // Also where inputs never end.
+            if Instant::now() >= next_tick {
+                self.tick();
+                next_tick = Instant::now() + TICK;
+            } else if next_look.is_some_and(|look| Instant::now() >= look) {
+                self.look_for_owners();
+                self.sync();
             }
             self.settle();
         }
@@ -219,6 +245,7 @@ impl Node {
                 answer(reply, response);
                 Some(false)
             }
+            Input::Links(changes) => Some(self.follow(changes)),
             Input::Dropped(events) => {
                 self.connections.wonder(events);
                 Some(false)
@@ -243,11 +270,24 @@ impl Node {
         // known to be missing.
         self.look_at_bridge();
         // The plugin attached the programs; attaching again finds out how, and is nothing where they are.
-        self.learn(interface, Some(Timestamp::now()));
+        self.learn(interface, FoundBy::Plugin);
         true
     }
 
-    fn learn(&mut self, interface: Interface, since: Option<Timestamp>) {
+    /// This interface is a pod's. Its programs are attached when its record is written.
+    pub(super) fn learn(&mut self, interface: Interface, found_by: FoundBy) {
+        let stranger = self.strangers.remove(interface.ifindex);
+        let closed = stranger.is_some_and(|stranger| stranger.closed);
+        if closed && found_by != FoundBy::Plugin {
+            self.strangers.identified += 1;
+        }
+        // One that was closed from its first packet on has no connections that are older.
+        let since = (closed || found_by == FoundBy::Plugin).then(Timestamp::now);
+        let known = self.interfaces.get(&interface.ifindex);
+        if known.is_some_and(|known| known.interface.host_ifname != interface.host_ifname) {
+            // The number was another pod's, and that this one went has not been told yet.
+            self.forget(interface.ifindex);
+        }
         self.control.attach(Endpoint {
             ifindex: interface.ifindex,
             mac: interface.mac,
@@ -263,18 +303,20 @@ impl Node {
                 hook: None,
                 error: None,
                 since,
+                found_by,
             },
         );
     }
 
-    fn forget(&mut self, ifindex: u32) {
+    pub(super) fn forget(&mut self, ifindex: u32) {
         self.interfaces.remove(&ifindex);
         self.control.detach(ifindex);
     }
 
     /// Makes maps and attachments follow the world.
     fn sync(&mut self) {
-        if self.watched.chain.is_leaving() {
+        // What nobody has looked for may be there: its record must not go.
+        if self.watched.chain.is_leaving() || self.looked.is_none() {
             return;
         }
         let settled = self.control.settled();
@@ -326,7 +368,8 @@ impl Node {
                     known.hook = Some(hook);
                     known.error = None;
                     let Interface { namespace, pod, .. } = &known.interface;
-                    info!(pod = %format_args!("{namespace}/{pod}"), interface = %name, %hook, "attached");
+                    let found_by = known.found_by.name();
+                    info!(pod = %format_args!("{namespace}/{pod}"), interface = %name, %hook, found_by, "attached");
                 }
                 Err(error) => {
                     let error = error.chain();
@@ -350,13 +393,37 @@ impl Node {
         self.sync();
         self.connections.follow_drops(self.control.parts());
         self.tell_losses();
-        if self.control.synced()
+        self.collect_pins();
+    }
+
+    /// Removes the pins of interfaces that are gone.
+    pub(super) fn collect_pins(&self) {
+        if self.control.in_sync().is_some()
             && let Err(error) = attach::collect_garbage(&self.pins)
         {
             warn!(
                 "can not remove the pins of interfaces that are gone: {}",
                 error.chain()
             );
+        }
+    }
+
+    /// Forgets the connections of pods that went while no agent looked.
+    fn sweep(&mut self, all: &[surroundings::Interface]) {
+        let Some(in_sync) = self.control.in_sync().filter(|_| !self.swept) else {
+            return;
+        };
+        let living = all.iter().map(|link| link.ifindex).collect();
+        match self.control.sweep_all_but(&living, in_sync) {
+            Ok(0) => self.swept = true,
+            Ok(connections) => {
+                self.swept = true;
+                info!(connections, "connections of pods that are gone are forgotten");
+            }
+            Err(error) => warn!(
+                "can not forget the connections of pods that are gone: {}",
+                error.chain()
+            ),
         }
     }
 
@@ -394,24 +461,31 @@ impl Node {
         }
     }
 
-    fn look(&mut self) {
+    pub(super) fn look(&mut self) {
         let began = Instant::now();
         let networks = flannel::read_pod_networks(flannel::SUBNET_FILE.as_ref());
         let addresses = flannel::own_addresses().map_err(|e| e.to_string());
         self.note("node addresses", addresses, |node, addresses| {
             node.control.set_network(addresses, networks);
         });
-        let veth = |name: &str| veth::host_veth(name).map_err(|e| e.chain());
-        let found = existing::scan(&self.places.cni_cache, veth).map_err(|e| e.to_string());
-        self.note("CNI result cache", found, Self::compare);
-        // With the pods known: a port of the bridge that is a pod's is about to carry our programs.
-        self.look_around();
+        let all = surroundings::interfaces().map_err(|error| error.chain());
+        self.note("node's interfaces", all, |node, all| {
+            node.look_for_pods(&all);
+            // With the pods known: a port of the bridge that is a pod's is about to carry our programs.
+            node.look_around(&all);
+            node.sweep(&all);
+            node.looked = Some(began);
+        });
         self.look_at_bridge();
-        self.looked = Some(began);
     }
 
     /// Remembers what could not be read, and says it once.
-    fn note<T>(&mut self, what: &'static str, result: Result<T, String>, then: impl FnOnce(&mut Self, T)) {
+    pub(super) fn note<T>(
+        &mut self,
+        what: &'static str,
+        result: Result<T, String>,
+        then: impl FnOnce(&mut Self, T),
+    ) {
         match result {
             Ok(value) => {
                 self.unreadable.remove(what);
@@ -422,39 +496,6 @@ impl Node {
                     warn!("can not read the {what}: {error}");
                 }
             }
-        }
-    }
-
-    /// Pods that came without our plugin, and pods that went without a DEL.
-    fn compare(&mut self, found: existing::Found) {
-        let cached: BTreeSet<&String> = found.interfaces.iter().map(|i| &i.container_id).collect();
-        self.leaving.retain(|container| cached.contains(container));
-        for interface in found.interfaces {
-            let known = self.interfaces.contains_key(&interface.ifindex);
-            if !known && !self.leaving.contains(&interface.container_id) {
-                self.learn(interface, None);
-            }
-        }
-        let unusable = found
-            .unusable
-            .iter()
-            .map(|(path, why)| format!("{}: {why}", path.display()));
-        match unusable.collect::<Vec<_>>() {
-            none if none.is_empty() => _ = self.unreadable.remove("cached CNI results"),
-            all => _ = self.unreadable.insert("cached CNI results", all.join("; ")),
-        }
-        let gone: Vec<u32> = self
-            .interfaces
-            .iter()
-            .filter(|(ifindex, known)| {
-                // A failed question is no proof that it is gone.
-                veth::host_veth(&known.interface.host_ifname).is_ok_and(|now| now != Some(**ifindex))
-            })
-            .map(|(ifindex, _)| *ifindex)
-            .collect();
-        for ifindex in gone {
-            info!(ifindex, "the pod's interface is gone");
-            self.forget(ifindex);
         }
     }
 }

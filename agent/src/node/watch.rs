@@ -36,17 +36,20 @@ fn sysctl(path: &str) -> Option<bool> {
 
 impl Node {
     /// Looks at what is not ours: once a tick, and before the bridge is looked at.
-    pub(super) fn look_around(&mut self) {
+    pub(super) fn look_around(&mut self, all: &[Interface]) {
+        self.surroundings
+            .taken
+            .retain(|_, (_, last)| last.elapsed() < REMEMBERED);
+        let judged = |port: &Interface| interfaces::is_judged(&self.pins, port.ifindex).unwrap_or(false);
+        let is_pod = |ifindex| self.interfaces.contains_key(&ifindex);
+        let open = self
+            .strangers
+            .see_all(all, &self.places.bridge, is_pod, judged, self.ready);
+        for link in open {
+            self.shut(link);
+        }
         let around = &mut self.surroundings;
-        around.taken.retain(|_, (_, last)| last.elapsed() < REMEMBERED);
-        let all = match interfaces::interfaces() {
-            Ok(all) => all,
-            Err(error) => {
-                around.error = Some(error.chain());
-                return;
-            }
-        };
-        let port = surroundings::tunnel_port(&all);
+        let port = surroundings::tunnel_port(all);
         let told = self.control.maps().config().and_then(|mut config| {
             if config.tunnel_port == port {
                 return Ok(());
@@ -57,7 +60,7 @@ impl Node {
         around.error = told.err().map(|error| error.chain());
         let judged = |port: &Interface| interfaces::is_judged(&self.pins, port.ifindex).unwrap_or(false);
         let pods = || self.interfaces.values().map(|known| &known.interface);
-        around.see(&all, &self.places.bridge, pods, judged);
+        around.see(all, &self.places.bridge, pods, judged);
         for (ifindex, known) in &mut self.interfaces {
             let Some(hook) = known.hook else { continue };
             let name = known.interface.host_ifname.as_str();

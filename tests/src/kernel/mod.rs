@@ -230,7 +230,7 @@ impl Programs {
 
     /// Forgets the connections and fragments of an interface.
     pub fn forget(&mut self, ifindex: u32) -> Result<()> {
-        self.kernel.sweep(ifindex, &mut |_, _| false)?;
+        self.kernel.sweep(&|swept| swept == ifindex)?;
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use vethwall_common::{
     config::Config,
     endpoint::{ENDPOINT_ARRAY_SIZE, EndpointRecord, SlotRef},
     entry::{Entry, Key},
-    flow::{FlowEntry, FlowKey},
+    flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey},
     identity::{AddressEntry, Identity, PrefixEntry},
     maps,
     verdict::{Cookie, PortsKey, PortsPage, SlotRecord, VerdictEntry, VerdictKey},
@@ -384,7 +384,7 @@ fn a_full_map_says_which_and_keeps_what_it_has() {
 }
 
 #[test]
-fn connections_of_one_interface_are_swept() {
+fn connections_and_fragments_of_one_interface_are_swept() {
     sandbox::run(|| {
         let mut kernel = load();
         for name in [maps::FLOWS, maps::FLOWS_NEW] {
@@ -403,12 +403,20 @@ fn connections_of_one_interface_are_swept() {
             }
         }
         assert_eq!(kernel.flows().unwrap().len(), 200);
-        let kept = kernel
-            .sweep(1, &mut |key, entry| key.low_port < 10 && entry.cookie.0 < 10)
-            .unwrap();
-        assert_eq!(kept, 2 * 45);
-        assert_eq!(kernel.flows().unwrap().len(), 110);
-        assert_eq!(kernel.sweep(1, &mut |_, _| false).unwrap(), 10);
+        let mut fragments: HashMap<MapData, Wire<FragmentKey>, Wire<FragmentEntry>> =
+            pinned(maps::FRAGMENTS, Map::LruHashMap);
+        for ifindex in [1, 2] {
+            let key = FragmentKey {
+                ifindex,
+                ..FragmentKey::default()
+            };
+            fragments
+                .insert(Wire(key), Wire(FragmentEntry::default()), 0)
+                .unwrap();
+        }
+        assert_eq!(kernel.sweep(&|ifindex| ifindex == 1).unwrap(), 100);
+        let left: Vec<_> = fragments.keys().map(|key| key.unwrap().0.ifindex).collect();
+        assert_eq!(left, [2]);
         assert!(kernel.flows().unwrap().iter().all(|(key, _)| key.ifindex == 2));
         assert!(kernel.counters().unwrap().iter().all(|count| *count == 0));
         assert_eq!(kernel.counters().unwrap().len(), maps::COUNTER_SIZE as usize);
