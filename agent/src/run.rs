@@ -3,6 +3,7 @@
 //! ```text
 //! thread "manifests"  directory ─► objects ─┐
 //! thread "links"      interfaces ───────────┤
+//! thread "runtime"    its pods, when asked ─┤
 //! main (tokio)        sockets, HTTP ────────┴─► thread "node" ─► kernel
 //! thread "events"     ring buffer ─► names ───► flows
 //! thread "chain"      CNI directory ◄─► our entry in the runtime's chain
@@ -39,7 +40,7 @@ use crate::{
     flows::{EventClock, Flows, Names},
     metrics,
     node::{
-        Input,
+        Input, asked,
         connections::Questions,
         links,
         thread::{Node, Places, Watched},
@@ -153,6 +154,7 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
         hook: config.hook,
         max_pods: config.max_pods,
     };
+    let (inputs, receiver) = mpsc::channel();
     let unasked = Arc::new(AtomicU64::new(0));
     let chain = Arc::new(keeper::Shared::default());
     let watched = Watched {
@@ -161,11 +163,11 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
         events_read: Arc::clone(&read),
         unasked: Arc::clone(&unasked),
         chain: Arc::clone(&chain),
+        runtime: Some(asked::spawn(config.chain.runtime.clone(), inputs.clone())?),
     };
     let node = Node::new(places, config.settings, watched).map_err(|error| anyhow::anyhow!(error.chain()))?;
     let events = node.events().map_err(|error| anyhow::anyhow!(error.chain()))?;
 
-    let (inputs, receiver) = mpsc::channel();
     let questions = Questions::new(inputs.clone(), unasked);
     let owner = thread::Builder::new()
         .name("node".to_owned())

@@ -220,16 +220,19 @@ pub enum FoundBy {
     Plugin,
     /// libcni's result cache.
     Cache,
+    /// The container runtime.
+    Runtime,
     /// The record that an earlier agent left in the kernel, and the pod that has its address.
     Record,
 }
 
 impl FoundBy {
-    /// `plugin`, `cache` or `record`.
+    /// `plugin`, `cache`, `runtime` or `record`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Plugin => "plugin",
             Self::Cache => "cache",
+            Self::Runtime => "runtime",
             Self::Record => "record",
         }
     }

@@ -142,7 +142,7 @@ fn interface(text: &[u8], host_veth: &impl Fn(&str) -> Option<u32>) -> Result<Op
     }))
 }
 
-fn mac(text: &str) -> Option<[u8; 6]> {
+pub(super) fn mac(text: &str) -> Option<[u8; 6]> {
     let mut bytes = [0; 6];
     let mut parts = text.split(':');
     for byte in &mut bytes {

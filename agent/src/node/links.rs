@@ -143,6 +143,7 @@ impl Node {
         let all = surroundings::interfaces().map_err(|error| error.chain());
         self.note("node's interfaces", all, |node, all| {
             node.look_for_pods(&all);
+            node.ask_runtime();
         });
     }
 

@@ -5,6 +5,7 @@
 //! cni.sock ──► ADD, DEL ├─► Node (one thread) ─► Control: world ─ compile ─ plan ─► maps
 //! CNI cache ─► pods ────┤       │  └─ attach, detach, bridge
 //! kernel ────► interfaces┤      └─► names ─► flows
+//! runtime ───► pods ─────┤
 //! agent.sock ► questions┘
 //! ```
 //!
@@ -14,6 +15,7 @@
 //! - A pod that runs gets its records before its programs, so nothing it may do is cut; a new pod gets its programs
 //!   (from the plugin) before its records, so nothing it may not do passes.
 
+pub mod asked;
 pub mod connections;
 pub mod control;
 pub mod existing;
@@ -41,6 +43,7 @@ use crate::api::{
     explain::{ExplainRequest, Explanation},
     status::{ManifestProblem, Status},
 };
+use crate::cri::{client, view::Sandbox};
 
 /// All objects as they are now.
 #[derive(Clone, Debug, Default)]
@@ -75,6 +78,8 @@ pub enum Input {
     CniStatus(oneshot::Sender<proto::Response>),
     /// Interfaces came, changed or went; or that can not be told any more, and why.
     Links(Result<Vec<LinkChange>, String>),
+    /// The pods that the container runtime runs.
+    Sandboxes(Result<Vec<Sandbox>, client::Error>),
     /// Packets were dropped that may belong to connections of which only the kernel knows.
     Dropped(Vec<Event>),
     /// How are things?

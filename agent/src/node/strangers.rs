@@ -138,6 +138,13 @@ impl Strangers {
         self.veths.values().filter(|stranger| stranger.bridged)
     }
 
+    /// For how long the youngest of those on the bridge is there.
+    pub(super) fn youngest_on_the_bridge(&self) -> Option<Duration> {
+        self.on_the_bridge()
+            .map(|stranger| stranger.since.elapsed())
+            .min()
+    }
+
     /// Those on the bridge that have had the time to be identified.
     pub(super) fn told(&self) -> impl Iterator<Item = &Stranger> {
         self.on_the_bridge()

@@ -6,7 +6,7 @@ use std::{
     sync::{
         Arc, PoisonError, RwLock,
         atomic::AtomicU64,
-        mpsc::{Receiver, RecvTimeoutError},
+        mpsc::{Receiver, RecvTimeoutError, Sender},
     },
     time::{Duration, Instant},
 };
@@ -84,6 +84,8 @@ pub struct Watched {
     pub unasked: Arc<AtomicU64>,
     /// How the runtime comes to call our plugin.
     pub chain: Arc<keeper::Shared>,
+    /// Makes the container runtime tell of its pods.
+    pub runtime: Option<Sender<()>>,
 }
 
 /// The node's state, owned by one thread.
@@ -102,6 +104,9 @@ pub struct Node {
     pub(super) strangers: Strangers,
     /// When their owners were looked for last.
     pub(super) looked_for_owners: Instant,
+    /// When the runtime was asked whose they are, and whether it still is.
+    pub(super) asked: Option<Instant>,
+    pub(super) asking: bool,
     /// How often the kernel could not tell all changes of interfaces.
     pub(super) changes_lost: u64,
     /// Connections of pods that went while no agent looked are forgotten.
@@ -146,6 +151,8 @@ impl Node {
             leaving: BTreeSet::new(),
             strangers: Strangers::default(),
             looked_for_owners: Instant::now(),
+            asked: None,
+            asking: false,
             changes_lost: 0,
             swept: false,
             waiting: Vec::new(),
@@ -246,6 +253,7 @@ impl Node {
                 Some(false)
             }
             Input::Links(changes) => Some(self.follow(changes)),
+            Input::Sandboxes(answer) => Some(self.take_sandboxes(answer)),
             Input::Dropped(events) => {
                 self.connections.wonder(events);
                 Some(false)
@@ -332,7 +340,11 @@ impl Node {
             names.update(self.control.world(), &self.control.compiled().cookies);
         }
         self.attach_all();
-        if complete && !self.ready && self.interfaces.values().all(|known| known.hook.is_some()) {
+        if complete
+            && !self.ready
+            && !self.asking
+            && self.interfaces.values().all(|known| known.hook.is_some())
+        {
             self.ready = true;
             self.watched.chain.set_ready();
             info!(
@@ -473,6 +485,7 @@ impl Node {
             node.look_for_pods(&all);
             // With the pods known: a port of the bridge that is a pod's is about to carry our programs.
             node.look_around(&all);
+            node.ask_runtime();
             node.sweep(&all);
             node.looked = Some(began);
         });
