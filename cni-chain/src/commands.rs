@@ -144,7 +144,7 @@ fn attach_pending(config: &Config<'_>, veth: &HostVeth, deadline: Instant) -> Re
     let pins = Pins::new(&config.bpffs);
     loop {
         match forget_predecessor(&pins, veth)
-            .and_then(|()| attach::attach_endpoint(&pins, veth.ifindex, &veth.name, config.hook))
+            .and_then(|()| attach::close_endpoint(&pins, veth.ifindex, &veth.name, config.hook))
         {
             Ok(_) => return Ok(()),
             // A node that boots: the agent loads the programs.

@@ -6,8 +6,15 @@
 //! cni0                     ingress ◄ from_bridge  links/<ifindex>-bridge
 //! ```
 //!
-//! tcx (kernel 6.6) where the kernel has it: links that are pinned, outlive us, and whose program is replaced without a
-//! packet in between. Below, clsact filters: they live as long as the interface and are replaced in place.
+//! tcx (kernel 6.6) where the kernel has it: links that are pinned, outlive us, and that nobody takes off by chance. Below,
+//! clsact filters: they live as long as the interface and are replaced in place.
+//!
+//! A tcx attachment waits for RCU under rtnl (`tcx_entry_sync`, kernel/bpf/tcx.c), so that those of a node queue; a filter does
+//! not (docs/benchmarks.md has both). So a pod is *closed* by filters, and *settled* on links when nobody waits:
+//!
+//! ```text
+//! close_endpoint ─► clsact ─► settle_endpoint: links beside the filters ─► filters off
+//! ```
 //!
 //! Invariants:
 //! - Attaching is idempotent, also from several processes at once: the plugin and the agent may meet on one interface.
@@ -77,6 +84,40 @@ pub fn attach_endpoint(pins: &Pins, ifindex: u32, ifname: &str, choice: Choice) 
     // Towards the pod first: nothing can be sent in answer to what does not arrive.
     attach(pins, Point::PodEgress, ifindex, ifname, choice)?;
     attach(pins, Point::PodIngress, ifindex, ifname, choice)
+}
+
+/// Closes a pod's host-side interface as quickly as can be: by clsact where the choice is free, and by tcx where an `ingress`
+/// queueing discipline (the bandwidth plugin's) leaves no room for one. What hangs there by tcx already stays.
+pub fn close_endpoint(pins: &Pins, ifindex: u32, ifname: &str, choice: Choice) -> Result<Hook, Error> {
+    if choice != Choice::Best || has_links(pins, ifindex)? {
+        return attach_endpoint(pins, ifindex, ifname, choice);
+    }
+    match attach_endpoint(pins, ifindex, ifname, Choice::Only(Hook::Clsact)) {
+        Err(Error::Occupied { .. }) => attach_endpoint(pins, ifindex, ifname, choice),
+        closed => closed,
+    }
+}
+
+/// Moves a pod's interface from clsact to tcx, where the kernel has it. Both judge until the filters are off, so there is no
+/// packet without a judge; a packet that both judge has the same verdict twice.
+pub fn settle_endpoint(pins: &Pins, ifindex: u32, ifname: &str) -> Result<Hook, Error> {
+    let hook = attach_endpoint(pins, ifindex, ifname, Choice::Best)?;
+    if hook == Hook::Tcx {
+        clsact::detach(Point::PodIngress, ifname)?;
+        clsact::detach(Point::PodEgress, ifname)?;
+    }
+    Ok(hook)
+}
+
+/// Whether both programs hang there by living links, which carry the pinned programs now.
+fn has_links(pins: &Pins, ifindex: u32) -> Result<bool, Error> {
+    for point in [Point::PodEgress, Point::PodIngress] {
+        let path = pins.links().join(point.pin_name(ifindex));
+        if matches!(update_link(pins, &path, ifindex, point)?, Existing::Gone) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Attaches the second stage to the bridge of the pods.

@@ -106,7 +106,7 @@ impl Node {
         let closed = self
             .control
             .close(link.ifindex)
-            .and_then(|()| attach::attach_endpoint(&self.pins, link.ifindex, &link.name, self.places.hook));
+            .and_then(|()| attach::close_endpoint(&self.pins, link.ifindex, &link.name, self.places.hook));
         match closed {
             Ok(_) => {
                 info!(interface = %link.name, "an interface that nobody announced is on the bridge; it is closed until its pod is known");

@@ -21,6 +21,7 @@ pub mod control;
 pub mod existing;
 pub mod flannel;
 mod health;
+mod hooks;
 pub mod links;
 mod problems;
 mod settings;

@@ -112,6 +112,10 @@ pub struct Node {
     /// Connections of pods that went while no agent looked are forgotten.
     swept: bool,
     pub(super) waiting: Vec<Waiting>,
+    /// When the plugin came last with a pod.
+    pub(super) added: Option<Instant>,
+    /// The kernel refused tcx.
+    pub(super) no_tcx: bool,
     pub(super) bridge: Option<(u32, Hook)>,
     pub(super) bridge_error: Option<String>,
     pub(super) surroundings: Surroundings,
@@ -156,6 +160,8 @@ impl Node {
             changes_lost: 0,
             swept: false,
             waiting: Vec::new(),
+            added: None,
+            no_tcx: false,
             bridge: None,
             bridge_error: None,
             surroundings: Surroundings::default(),
@@ -274,6 +280,7 @@ impl Node {
         let interface = Interface::from(request);
         self.leaving.remove(&interface.container_id);
         self.waiting.push(Waiting::new(&interface, reply));
+        self.added = Some(Instant::now());
         // The bridge plugin may just have made the bridge anew: a pod must not send before its second stage is there, or
         // known to be missing.
         self.look_at_bridge();
@@ -355,45 +362,6 @@ impl Node {
         }
     }
 
-    /// After the records are written, so that a pod that runs loses no packet that it may send; and after its connections
-    /// are known, so that none of their answers is taken for something new. What begins in between is made known after.
-    fn attach_all(&mut self) {
-        let new: BTreeSet<u32> = self
-            .interfaces
-            .values()
-            .filter(|known| known.hook.is_none() && known.since.is_none() && known.error.is_none())
-            .map(|known| known.interface.ifindex)
-            .collect();
-        self.connections.know(self.control.parts(), &new);
-        self.attach_each();
-        self.connections.know(self.control.parts(), &new);
-    }
-
-    fn attach_each(&mut self) {
-        for (ifindex, known) in &mut self.interfaces {
-            if known.hook.is_some() {
-                continue;
-            }
-            let name = &known.interface.host_ifname;
-            match attach::attach_endpoint(&self.pins, *ifindex, name, self.places.hook) {
-                Ok(hook) => {
-                    known.hook = Some(hook);
-                    known.error = None;
-                    let Interface { namespace, pod, .. } = &known.interface;
-                    let found_by = known.found_by.name();
-                    info!(pod = %format_args!("{namespace}/{pod}"), interface = %name, %hook, found_by, "attached");
-                }
-                Err(error) => {
-                    let error = error.chain();
-                    if known.error.as_ref() != Some(&error) {
-                        warn!(interface = %name, "{error}");
-                    }
-                    known.error = Some(error);
-                }
-            }
-        }
-    }
-
     /// Compares the kernel with what is known.
     fn tick(&mut self) {
         if self.watched.chain.is_leaving() {
@@ -405,6 +373,7 @@ impl Node {
         self.sync();
         self.connections.follow_drops(self.control.parts());
         self.tell_losses();
+        self.settle_hooks();
         self.collect_pins();
     }
 
