@@ -20,3 +20,4 @@ mod problems;
 mod rules;
 mod semantics;
 mod suites;
+mod upgrade;

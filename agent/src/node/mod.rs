@@ -22,6 +22,7 @@ mod problems;
 mod settings;
 mod surroundings;
 pub mod thread;
+mod versions;
 mod waiting;
 mod watch;
 

@@ -5,6 +5,7 @@ mod capabilities;
 mod conntrack;
 mod maps;
 mod packets;
+mod versions;
 mod veth;
 
 use std::collections::BTreeMap;
