@@ -59,6 +59,8 @@ pub struct AgentConfig {
     pub run_dir: PathBuf,
     /// Where bpffs is mounted.
     pub bpffs: PathBuf,
+    /// Version of the layouts: [`vethwall_common::ABI_VERSION`], or another in tests of upgrades.
+    pub abi: u32,
     /// libcni's cache of results, where pods that already run are found.
     pub cni_cache: PathBuf,
     /// The pods' bridge.
@@ -109,7 +111,7 @@ async fn stay_away(config: &AgentConfig) -> anyhow::Result<bool> {
     warn!(
         "vethwall was uninstalled on this node, nothing is enforced; to install it again: vethwall install"
     );
-    let pins = Pins::new(&config.bpffs);
+    let pins = Pins::of(&config.bpffs, config.abi);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut again = tokio::time::interval(std::time::Duration::from_secs(1));
@@ -148,7 +150,7 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
     let read = Arc::new(AtomicU64::new(0));
     let places = Places {
         node: config.node.clone(),
-        bpffs: config.bpffs,
+        pins: Pins::of(config.bpffs, config.abi),
         cni_cache: config.cni_cache,
         bridge: config.bridge,
         hook: config.hook,

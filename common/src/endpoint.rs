@@ -9,7 +9,7 @@ use crate::{Direction, address::Addr};
 pub const ENDPOINT_ARRAY_SIZE: u32 = 4096;
 
 /// Number of endpoint indices that a tag can carry; index 0 is not used.
-pub const ENDPOINT_INDEX_SIZE: u32 = 0x4000;
+pub const ENDPOINT_INDEX_SIZE: u32 = 0x1000;
 
 /// A slot and the generation of the endpoint's policy, in one aligned 64-bit word: `slot << 32 | generation`.
 ///
@@ -72,15 +72,38 @@ impl EndpointRecord {
     }
 }
 
-/// Bits of `tc_index` that the programs write at a pod's veth: `state | endpoint index`.
+/// Bits of `tc_index` that the programs write at a pod's veth: `state | version | endpoint index`.
+///
+/// While one version replaces another, some interfaces carry the programs of one and some those of the other, and each
+/// numbers endpoints in its own way. The places of state and version never change, so that each can tell the other's tags.
 pub mod tag {
     /// Egress was judged; nothing is left to do.
     pub const JUDGED: u32 = 0x4000;
     /// Egress waits for the destination after address translation.
     pub const DEFERRED: u32 = 0x8000;
+    /// Which version wrote it ([`version`]).
+    pub const VERSION: u32 = 0x3000;
     /// The endpoint index.
-    pub const INDEX: u32 = 0x3fff;
+    pub const INDEX: u32 = 0x0fff;
+
+    /// How a tag names a version of [`crate::ABI_VERSION`]: versions that are four apart can not be told from each other.
+    pub const fn version(abi: u32) -> u32 {
+        abi << 12 & VERSION
+    }
+
+    /// What a tag says to the programs of a version. Another version's says that it waits, and not for whom: the packet is
+    /// judged by where it came in and by its address.
+    pub const fn read(tag: u32, abi: u32) -> u32 {
+        if tag & (JUDGED | DEFERRED) == 0 {
+            tag
+        } else if tag & VERSION == version(abi) {
+            tag & !VERSION
+        } else {
+            DEFERRED
+        }
+    }
 }
 
 const _: () = assert!(size_of::<EndpointRecord>() == 64);
 const _: () = assert!(ENDPOINT_ARRAY_SIZE.is_power_of_two());
+const _: () = assert!(ENDPOINT_INDEX_SIZE == tag::INDEX + 1);

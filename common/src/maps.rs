@@ -1,21 +1,26 @@
 //! Names, sizes and places of everything that is pinned: the only place where they are spelled.
 //!
 //! ```text
-//! <bpffs>/vethwall/v1/          PIN_DIRECTORY, with the ABI's version
+//! <bpffs>/vethwall/clsact/<ifindex>   CLSACT: the clsact there is ours
+//! <bpffs>/vethwall/v<N>/        PIN_DIRECTORY, and the ABI's version N
 //!     maps/ENDPOINTS ...        one pin a map
 //!     programs/from_pod ...     one pin a program; the plugin attaches these
 //!     links/<ifindex>-ingress   tcx links; they outlive every process
 //! ```
+//! The names of directories, programs and links are the same in every version: an upgrade, and a downgrade, must find what
+//! the other version has left.
 
 /// Where bpffs is mounted on every distribution that mounts it.
 pub const BPFFS: &str = "/sys/fs/bpf";
-/// Below [`BPFFS`]; ends in [`crate::ABI_VERSION`].
-pub const PIN_DIRECTORY: &str = "vethwall/v1";
-/// Below [`PIN_DIRECTORY`].
+/// Below [`BPFFS`]; holds a directory for each version of the layouts.
+pub const PIN_DIRECTORY: &str = "vethwall";
+/// Below [`PIN_DIRECTORY`]: an empty directory for each interface to which we added clsact.
+pub const CLSACT: &str = "clsact";
+/// Below the version's directory.
 pub const MAPS: &str = "maps";
-/// Below [`PIN_DIRECTORY`].
+/// Below the version's directory.
 pub const PROGRAMS: &str = "programs";
-/// Below [`PIN_DIRECTORY`].
+/// Below the version's directory.
 pub const LINKS: &str = "links";
 
 /// tc program on the ingress of a pod's host-side veth: packets from the pod.

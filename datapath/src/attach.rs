@@ -33,7 +33,7 @@ use std::{
 
 use nix::libc;
 
-use crate::{Error, Pins, clsact, pins::unpin, point::Point, surroundings, sys};
+use crate::{Error, Pins, clsact, pins::unpin, point::Point, surroundings, sys, versions};
 
 /// How a program hangs on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,8 +103,8 @@ pub fn close_endpoint(pins: &Pins, ifindex: u32, ifname: &str, choice: Choice) -
 pub fn settle_endpoint(pins: &Pins, ifindex: u32, ifname: &str) -> Result<Hook, Error> {
     let hook = attach_endpoint(pins, ifindex, ifname, Choice::Best)?;
     if hook == Hook::Tcx {
-        clsact::detach(Point::PodIngress, ifname)?;
-        clsact::detach(Point::PodEgress, ifname)?;
+        clsact::detach(pins, Point::PodIngress, ifindex, ifname)?;
+        clsact::detach(pins, Point::PodEgress, ifindex, ifname)?;
     }
     Ok(hook)
 }
@@ -112,6 +112,7 @@ pub fn settle_endpoint(pins: &Pins, ifindex: u32, ifname: &str) -> Result<Hook, 
 /// Whether both programs hang there by living links, which carry the pinned programs now.
 fn has_links(pins: &Pins, ifindex: u32) -> Result<bool, Error> {
     for point in [Point::PodEgress, Point::PodIngress] {
+        versions::adopt(pins, ifindex, point)?;
         let path = pins.links().join(point.pin_name(ifindex));
         if matches!(update_link(pins, &path, ifindex, point)?, Existing::Gone) {
             return Ok(false);
@@ -136,18 +137,31 @@ pub fn detach_bridge(pins: &Pins, ifindex: u32, ifname: &str) -> Result<(), Erro
     detach(pins, Point::Bridge, ifindex, ifname)
 }
 
-/// Takes every program of ours off every interface, whichever way it hangs there, and removes the pins. One that fails stops
-/// no other, and keeps the pins, so that it can be tried again.
+/// Takes every program of ours, of any version, off every interface, whichever way it hangs there, and removes the pins. One
+/// that fails stops no other, and keeps the pins, so that it can be tried again.
 pub fn remove_all(pins: &Pins) -> Result<(), Error> {
     let mut failed = None;
+    for version in versions_of(pins)? {
+        for_each_pin(&version, |path, _, _| {
+            failed = detach_link(path).err().or(failed.take());
+            Ok(())
+        })?;
+    }
     for interface in surroundings::interfaces()? {
         for point in Point::ALL {
-            if let Err(error) = detach(pins, point, interface.ifindex, &interface.name) {
-                failed = Some(error);
-            }
+            failed = clsact::detach(pins, point, interface.ifindex, &interface.name)
+                .err()
+                .or(failed);
         }
     }
-    failed.map_or_else(|| pins.remove(), Err)
+    failed.map_or_else(|| pins.remove_all(), Err)
+}
+
+/// This version and the others that are there.
+fn versions_of(pins: &Pins) -> Result<Vec<Pins>, Error> {
+    let mut versions = pins.others()?;
+    versions.push(pins.clone());
+    Ok(versions)
 }
 
 /// All pinned links.
@@ -172,20 +186,23 @@ pub fn links(pins: &Pins) -> Result<Vec<PinnedLink>, Error> {
     Ok(links)
 }
 
-/// Removes the pins of links whose interface is gone; returns the interfaces' numbers.
+/// Removes the pins of links, of any version, whose interface is gone; returns the interfaces' numbers.
 pub fn collect_garbage(pins: &Pins) -> Result<Vec<u32>, Error> {
     let mut gone = Vec::new();
-    for link in links(pins)? {
-        if link.alive {
-            continue;
-        }
-        for point in Point::ALL {
-            if point.program() == link.program {
-                unpin(&pins.links().join(point.pin_name(link.ifindex)))?;
+    for version in versions_of(pins)? {
+        for link in links(&version)? {
+            if link.alive {
+                continue;
             }
+            for point in Point::ALL {
+                if point.program() == link.program {
+                    unpin(&version.links().join(point.pin_name(link.ifindex)))?;
+                }
+            }
+            gone.push(link.ifindex);
         }
-        gone.push(link.ifindex);
     }
+    clsact::forget_gone(pins)?;
     gone.dedup();
     Ok(gone)
 }
@@ -205,7 +222,7 @@ pub(crate) fn update_links(pins: &Pins) -> Result<usize, Error> {
     failed.map_or(Ok(updated), Err)
 }
 
-fn for_each_pin(
+pub(crate) fn for_each_pin(
     pins: &Pins,
     mut each: impl FnMut(&Path, u32, Point) -> Result<(), Error>,
 ) -> Result<(), Error> {
@@ -226,7 +243,7 @@ fn for_each_pin(
 }
 
 /// What became of a pinned link.
-enum Existing {
+pub(crate) enum Existing {
     /// It carries the pinned program.
     Current,
     /// It carries it now.
@@ -235,7 +252,8 @@ enum Existing {
     Gone,
 }
 
-fn update_link(pins: &Pins, path: &Path, ifindex: u32, point: Point) -> Result<Existing, Error> {
+/// Puts the pinned program into the link that is pinned at `path`.
+pub(crate) fn update_link(pins: &Pins, path: &Path, ifindex: u32, point: Point) -> Result<Existing, Error> {
     let link = match sys::open(path) {
         Ok(link) => link,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Existing::Gone),
@@ -251,9 +269,12 @@ fn update_link(pins: &Pins, path: &Path, ifindex: u32, point: Point) -> Result<E
     if sys::program_id(program.as_fd()).map_err(inspect)? == info.program_id {
         return Ok(Existing::Current);
     }
-    sys::link_update(link.as_fd(), program.as_fd())
-        .map_err(|e| Error::bpf("replace the program of", path.display(), e))?;
-    Ok(Existing::Updated)
+    match sys::link_update(link.as_fd(), program.as_fd()) {
+        Ok(()) => Ok(Existing::Updated),
+        // The interface went in between.
+        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(Existing::Gone),
+        Err(error) => Err(Error::bpf("replace the program of", path.display(), error)),
+    }
 }
 
 fn attach(pins: &Pins, point: Point, ifindex: u32, ifname: &str, choice: Choice) -> Result<Hook, Error> {
@@ -265,6 +286,7 @@ fn attach(pins: &Pins, point: Point, ifindex: u32, ifname: &str, choice: Choice)
         ));
     }
     let program = pins.open(&pins.program(point.program()))?;
+    versions::adopt(pins, ifindex, point)?;
     let clsact = || clsact::attach(pins, point, ifindex, ifname).map(|()| Hook::Clsact);
     match choice {
         Choice::Only(Hook::Clsact) => clsact(),
@@ -322,26 +344,25 @@ fn attach_tcx(
 }
 
 fn detach(pins: &Pins, point: Point, ifindex: u32, ifname: &str) -> Result<(), Error> {
-    let path = pins.links().join(point.pin_name(ifindex));
-    match sys::open(&path) {
-        Ok(link) => {
-            // A link whose interface is gone has nothing to be taken off; its pin goes all the same.
-            let detached = sys::link_detach(link.as_fd());
-            let gone = sys::link_info(link.as_fd()).is_ok_and(|info| info.ifindex == 0);
-            unpin(&path)?;
-            match detached {
-                Err(error) if !gone => Err(Error::net("detach", path.display(), error)),
-                _ => Ok(()),
-            }
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let same = nix::net::if_::if_nametoindex(ifname).is_ok_and(|found| found == ifindex);
-            if same {
-                clsact::detach(point, ifname)
-            } else {
-                Ok(())
-            }
-        }
-        Err(error) => Err(Error::bpf("open", path.display(), error)),
+    if detach_link(&pins.links().join(point.pin_name(ifindex)))? {
+        return Ok(());
+    }
+    clsact::detach(pins, point, ifindex, ifname)
+}
+
+/// Takes a pinned link off its interface; whether there was one.
+fn detach_link(path: &Path) -> Result<bool, Error> {
+    let link = match sys::open(path) {
+        Ok(link) => link,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(Error::bpf("open", path.display(), error)),
+    };
+    // A link whose interface is gone has nothing to be taken off; its pin goes all the same.
+    let detached = sys::link_detach(link.as_fd());
+    let gone = sys::link_info(link.as_fd()).is_ok_and(|info| info.ifindex == 0);
+    unpin(path)?;
+    match detached {
+        Err(error) if !gone => Err(Error::net("detach", path.display(), error)),
+        _ => Ok(true),
     }
 }

@@ -8,9 +8,11 @@
 //!
 //! Invariants:
 //! - Enforcement never pauses: an upgrade replaces programs through their links and by renaming pins; nothing is
-//!   detached, no map is made anew.
+//!   detached, no map is made anew. Another version of the layouts has maps of its own (see [`crate::versions`]).
 //! - Maps that do not fit this version are refused, never used and never removed.
-//! - Program pins are replaced before links are updated, so an attachment made in between is already the new program.
+//! - All programs are loaded before the first pin is replaced, and program pins are replaced before links are updated, so an
+//!   attachment made in between is already the new program. A load that fails, or ends, at any step leaves on every link
+//!   a program, old or new, of these maps; the next load, by the old agent or the new one, makes all of them its own.
 
 use std::{collections::BTreeMap, fmt, fs, path::PathBuf};
 
@@ -30,9 +32,9 @@ use aya::{
 };
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use vethwall_common::{
-    ABI_VERSION,
     address::Addr,
     config::Config,
+    endpoint::tag,
     entry::{Entry, Key},
     flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey, state},
     identity::{AddressEntry, PrefixEntry},
@@ -99,6 +101,7 @@ impl Kernel {
 
     /// Like [`Kernel::load_or_adopt`], with a choice of map sizes.
     pub fn load_with(pins: Pins, options: &Options) -> Result<Self, Error> {
+        check_tags(&pins)?;
         pins.create()?;
         let adopted = pins.map(maps::CONFIG).exists();
         spec::check_pins(&pins)?;
@@ -158,15 +161,16 @@ impl Kernel {
     /// Maps are written before their version is; zero is a load that did not get so far.
     fn check_abi(&mut self) -> Result<(), Error> {
         let mut config = self.config.get(0)?;
+        let version = self.pins.abi();
         match config.abi {
-            ABI_VERSION => Ok(()),
             0 => {
-                config.abi = ABI_VERSION;
+                config.abi = version;
                 self.config.put(0, config)
             }
+            found if found == version => Ok(()),
             other => Err(Error::Incompatible {
                 path: self.pins.map(maps::CONFIG),
-                what: format!("written by version {other} of the layout, this is {ABI_VERSION}"),
+                what: format!("written by version {other} of the layout, this is {version}"),
                 directory: self.pins.root().to_owned(),
             }),
         }
@@ -292,7 +296,7 @@ impl Maps for Kernel {
         self.config.put(
             0,
             Config {
-                abi: ABI_VERSION,
+                abi: self.pins.abi(),
                 flags: config.flags & !Config::OVERFLOW | overflow,
                 ..*config
             },
@@ -372,6 +376,23 @@ impl Maps for Kernel {
             }
         }
         Ok(swept)
+    }
+}
+
+/// Refuses to run beside a version whose tags look like ours.
+fn check_tags(pins: &Pins) -> Result<(), Error> {
+    let version = pins.abi();
+    let alike = |other: &Pins| tag::version(other.abi()) == tag::version(version);
+    match pins.others()?.into_iter().find(alike) {
+        None => Ok(()),
+        Some(other) => Err(Error::Incompatible {
+            what: format!(
+                "version {} of the layout can not be replaced by version {version} at once; go by way of one between them, or uninstall first",
+                other.abi()
+            ),
+            path: other.root().to_owned(),
+            directory: other.root().to_owned(),
+        }),
     }
 }
 

@@ -33,6 +33,7 @@ mod spec;
 pub mod surroundings;
 mod sys;
 mod table;
+pub mod versions;
 pub mod veth;
 pub mod wire;
 

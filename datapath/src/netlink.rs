@@ -30,7 +30,11 @@ const RTMGRP_LINK: u32 = 1;
 const NETNSA_NSID: u16 = 1;
 const NETNSA_FD: u16 = 3;
 /// `TC_H_CLSACT` of linux/pkt_sched.h; the same number as `TC_H_INGRESS`.
-const TC_H_CLSACT: u32 = 0xffff_fff1;
+pub(crate) const TC_H_CLSACT: u32 = 0xffff_fff1;
+/// `TC_H_CLSACT` with `TC_H_MIN_INGRESS`: where filters hang that see what comes in.
+pub(crate) const PARENT_INGRESS: u32 = 0xffff_fff2;
+/// With `TC_H_MIN_EGRESS`.
+pub(crate) const PARENT_EGRESS: u32 = 0xffff_fff3;
 
 /// An interface, as far as we ask.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -165,10 +169,11 @@ impl Socket {
         body[4..8].copy_from_slice(&ifindex.to_ne_bytes());
         body[12..16].copy_from_slice(&TC_H_CLSACT.to_ne_bytes());
         let mut found = None;
-        // Without NLM_F_ECHO older kernels answer to who listens for changes, but not to who asked.
+        // Without NLM_F_ECHO older kernels answer to who listens for changes, but not to who asked; and where one was and is
+        // no more there is no answer but the one that NLM_F_ACK asks for.
         let outcome = self.ask(
             libc::RTM_GETQDISC,
-            libc::NLM_F_ECHO,
+            libc::NLM_F_ECHO | libc::NLM_F_ACK,
             &body,
             &[],
             |kind, payload| {
@@ -197,6 +202,7 @@ impl Socket {
         mut each: impl FnMut(u16, &[u8]),
     ) -> io::Result<()> {
         let dump = flags & libc::NLM_F_DUMP == libc::NLM_F_DUMP;
+        let acknowledged = flags & libc::NLM_F_ACK != 0;
         let mut request = vec![0_u8; 16];
         request.extend_from_slice(body);
         for attribute in attributes {
@@ -232,7 +238,7 @@ impl Socket {
                     }
                     other => each(other, payload),
                 }
-                if !dump {
+                if !dump && !acknowledged {
                     return Ok(());
                 }
                 let step = (message.length() as usize).next_multiple_of(4);

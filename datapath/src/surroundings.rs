@@ -9,7 +9,7 @@ use nix::libc;
 
 use crate::{
     Error, Hook, Pins,
-    netlink::{self, Link, Socket},
+    netlink::{self, Link, PARENT_EGRESS, PARENT_INGRESS, Socket},
     point::Point,
     sys,
 };
@@ -17,9 +17,6 @@ use crate::{
 /// Our filter, as `clsact` makes it: `ETH_P_ALL`, first in line, handle 1.
 const PRIORITY: u32 = 1;
 const HANDLE: u32 = 1;
-/// `TC_H_CLSACT` with `TC_H_MIN_INGRESS` and `TC_H_MIN_EGRESS`.
-const PARENT_INGRESS: u32 = 0xffff_fff2;
-const PARENT_EGRESS: u32 = 0xffff_fff3;
 /// `TCA_OPTIONS`, and `TCA_BPF_ID` in it.
 const OPTIONS: u16 = 2;
 const BPF_ID: u16 = 11;
@@ -117,17 +114,22 @@ pub fn bridge(pins: &Pins, ifindex: u32, hook: Hook) -> Result<Presence, Error> 
     presence(pins, ifindex, Point::Bridge, hook)
 }
 
-/// Whether what goes out of an interface is judged, whoever attached the program and how.
+/// Whether what goes out of an interface is judged, whoever attached the program and how, and by whichever version.
 pub fn is_judged(pins: &Pins, ifindex: u32) -> Result<bool, Error> {
-    for hook in [Hook::Tcx, Hook::Clsact] {
-        if presence(pins, ifindex, Point::PodEgress, hook)? != Presence::Missing {
-            return Ok(true);
+    for version in pins.others()?.iter().chain([pins]) {
+        for hook in [Hook::Tcx, Hook::Clsact] {
+            match presence(version, ifindex, Point::PodEgress, hook) {
+                Ok(Presence::Missing) => {}
+                // Another version's directory goes while we look.
+                Err(Error::NotLoaded { .. }) if version != pins => {}
+                presence => return presence.map(|_| true),
+            }
         }
     }
     Ok(false)
 }
 
-fn presence(pins: &Pins, ifindex: u32, point: Point, hook: Hook) -> Result<Presence, Error> {
+pub(crate) fn presence(pins: &Pins, ifindex: u32, point: Point, hook: Hook) -> Result<Presence, Error> {
     let failed = |e| Error::net("look at", format!("interface {ifindex}"), e);
     let line = match sys::tcx_programs(ifindex, point.tcx()) {
         Ok(line) => line,
@@ -139,6 +141,11 @@ fn presence(pins: &Pins, ifindex: u32, point: Point, hook: Hook) -> Result<Prese
             let Some(ours) = linked(pins, ifindex, point)? else {
                 return Ok(Presence::Missing);
             };
+            // A plugin of another version may have put its own into a link that it saw before it was ours.
+            let program = pins.open(&pins.program(point.program()))?;
+            if ours != sys::program_id(program.as_fd()).map_err(failed)? {
+                return Ok(Presence::Missing);
+            }
             let Some(place) = line.iter().position(|program| *program == ours) else {
                 return Ok(Presence::Missing);
             };
@@ -193,7 +200,7 @@ impl Socket {
     }
 
     /// The program of our clsact filter, or None.
-    fn filter_program(&self, ifindex: u32, point: Point) -> io::Result<Option<u32>> {
+    pub(crate) fn filter_program(&self, ifindex: u32, point: Point) -> io::Result<Option<u32>> {
         let parent = if point.is_egress() {
             PARENT_EGRESS
         } else {

@@ -10,6 +10,7 @@
 //! - `from_pod` writes the tag on every way out, so that nothing that the pod preset survives.
 //! - A lost tag costs a lookup and never lets a packet through: a packet without one from an isolated pod is judged.
 //! - A tag is believed only about the endpoint that it names, and a packet with a tag is never this node's own.
+//! - Another version's tag is never taken for ours: it says that the packet is a pod's and may not be judged yet.
 //! - From an interface whose endpoint is not in force nothing comes; to it go ARP and neighbour discovery only.
 
 use aya_ebpf::bindings::__sk_buff;
@@ -42,7 +43,7 @@ pub(crate) fn from_pod(frame: Frame) -> i32 {
     let Some(endpoint) = lookup::endpoint(frame.ifindex(), config) else {
         return refuse(case, Reason::Pending);
     };
-    let judged = tag::JUDGED | endpoint.index();
+    let judged = tag::JUDGED | tag::version(config.abi) | endpoint.index();
     case.slot = endpoint.egress();
     case.opposite = endpoint.ingress().slot();
     case.open = lookup::is_open(case.slot.slot()) as u8;
@@ -121,12 +122,15 @@ pub(crate) fn from_pod(frame: Frame) -> i32 {
 /// before that of the source.
 #[inline(always)]
 pub(crate) fn from_bridge(frame: Frame) -> i32 {
-    let mark = frame.tag();
+    let Some(config) = lookup::config() else {
+        return SHOT;
+    };
+    let mark = tag::read(frame.tag(), config.abi);
     let named = tagged(mark);
     if mark & tag::JUDGED != 0 && named != 0 {
         return UNSPEC;
     }
-    let (Some(link), Some(case), Some(config)) = (frame.link(), scratch(), lookup::config()) else {
+    let (Some(link), Some(case)) = (frame.link(), scratch()) else {
         return SHOT;
     };
     if !matches!(link.kind, Kind::Ipv4 | Kind::Ipv6) {
@@ -153,7 +157,7 @@ pub(crate) fn from_bridge(frame: Frame) -> i32 {
         if second_stage(frame.raw(), case, author) == DROPPED {
             return SHOT;
         }
-        frame.set_tag(tag::JUDGED);
+        frame.set_tag(tag::JUDGED | tag::version(config.abi));
     }
     UNSPEC
 }
@@ -204,7 +208,7 @@ pub(crate) fn to_pod(frame: Frame) -> i32 {
 
     let came_by = frame.came_by();
     let source = case.packet.source;
-    let mark = frame.tag();
+    let mark = tag::read(frame.tag(), config.abi);
     // The kernel copies the tag, but not the interface, to the fragments of an IPv6 datagram that it put together on the
     // way: of those without a tag nobody knows whether this node made them, so they are judged by their source address.
     let refragmented = case.packet.is(marks::FIRST | marks::LATER) && link.kind == Kind::Ipv6;

@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use vethwall_datapath::Choice;
 use vethwall_tests::lab::{Engine, Lab, Options};
 
 const PACE: Duration = Duration::from_millis(50);
@@ -21,7 +22,7 @@ const PACE: Duration = Duration::from_millis(50);
 const SETTLED: Duration = Duration::from_millis(1500);
 const WATCHED: Duration = Duration::from_secs(3);
 
-struct Guard(Lab);
+pub(crate) struct Guard(pub(crate) Lab);
 
 impl Drop for Guard {
     fn drop(&mut self) {
@@ -30,7 +31,7 @@ impl Drop for Guard {
 }
 
 /// Runs this where a pod is. Sockets that it makes stay there.
-fn inside<T: Send>(lab: &Lab, pod: &str, make: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+pub(crate) fn inside<T: Send>(lab: &Lab, pod: &str, make: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let mut place = lab.target(pod)?;
     place.resolver = None;
     let outcome = thread::scope(|scope| {
@@ -43,7 +44,7 @@ fn inside<T: Send>(lab: &Lab, pod: &str, make: impl FnOnce() -> Result<T> + Send
     outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-fn address(lab: &Lab, name: &str) -> Result<IpAddr> {
+pub(crate) fn address(lab: &Lab, name: &str) -> Result<IpAddr> {
     if let Some(service) = lab.state.services.get(name) {
         return service.addresses.first().copied().context("no cluster IP");
     }
@@ -56,8 +57,8 @@ fn address(lab: &Lab, name: &str) -> Result<IpAddr> {
 }
 
 /// A connection with both sides sending until it is dropped.
-struct Talk {
-    name: String,
+pub(crate) struct Talk {
+    pub(crate) name: String,
     /// Bytes that reached the side that opened it, and the other.
     arrived: [Arc<AtomicU64>; 2],
     /// Sides that send.
@@ -72,7 +73,7 @@ type Receive = Box<dyn FnMut() -> std::io::Result<usize> + Send>;
 
 impl Talk {
     /// `to`: who is asked for by `client`; `server`: who answers, the same or a pod behind it.
-    fn tcp(lab: &Lab, client: &str, to: &str, server: &str, port: u16) -> Result<Self> {
+    pub(crate) fn tcp(lab: &Lab, client: &str, to: &str, server: &str, port: u16) -> Result<Self> {
         let listener = inside(lab, server, || Ok(TcpListener::bind(("0.0.0.0", port))?))?;
         let remote = SocketAddr::new(address(lab, to)?, port);
         let near = inside(lab, client, || {
@@ -99,7 +100,7 @@ impl Talk {
         ))
     }
 
-    fn udp(lab: &Lab, client: &str, to: &str, server: &str, port: u16) -> Result<Self> {
+    pub(crate) fn udp(lab: &Lab, client: &str, to: &str, server: &str, port: u16) -> Result<Self> {
         let far = inside(lab, server, || Ok(UdpSocket::bind(("0.0.0.0", port))?))?;
         let remote = SocketAddr::new(address(lab, to)?, port);
         let near = inside(lab, client, || {
@@ -171,7 +172,7 @@ impl Talk {
         talk
     }
 
-    fn arrived(&self) -> [u64; 2] {
+    pub(crate) fn arrived(&self) -> [u64; 2] {
         [0, 1].map(|side| self.arrived[side].load(Ordering::Relaxed))
     }
 }
@@ -193,7 +194,7 @@ fn watch(talks: &[Talk]) -> Vec<[u64; 2]> {
         .collect()
 }
 
-fn all_go_on(talks: &[Talk]) -> Result<()> {
+pub(crate) fn all_go_on(talks: &[Talk]) -> Result<()> {
     for (talk, seen) in talks.iter().zip(watch(talks)) {
         // Sent in this time: 600 bytes a side.
         ensure!(
@@ -216,7 +217,7 @@ fn none_goes_on(talks: &[Talk]) -> Result<()> {
     Ok(())
 }
 
-fn world() -> String {
+pub(crate) fn world() -> String {
     let mut text = String::new();
     for (name, node) in [
         ("client", "node-a"),
@@ -251,7 +252,7 @@ fn world() -> String {
 
 /// The client may talk to `near` and `far`, and they to it; `far` to `near`. Everybody but the stranger is isolated both
 /// ways, so everything else is forbidden.
-const POLICIES: &str = "\
+pub(crate) const POLICIES: &str = "\
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {namespace: x, name: all}
@@ -285,8 +286,13 @@ spec:
 ";
 
 fn lab(name: &str, directory: &std::path::Path, engine: Engine) -> Result<Guard> {
+    hooked(name, directory, engine, Choice::Best)
+}
+
+pub(crate) fn hooked(name: &str, directory: &std::path::Path, engine: Engine, hook: Choice) -> Result<Guard> {
     let options = Options {
         engine,
+        hook,
         ..Options::new(&format!("{name}-{}", std::process::id()), directory)
     };
     let (lab, applied) = Lab::up(&options, &mut |_| {})?;
@@ -372,6 +378,7 @@ fn forget(lab: &Lab, node: &str, map: &str) -> Result<usize> {
     use aya::maps::{HashMap, Map, MapData};
     let path = std::path::Path::new(vethwall_common::maps::BPFFS)
         .join(vethwall_common::maps::PIN_DIRECTORY)
+        .join("v1")
         .join(vethwall_common::maps::MAPS)
         .join(map);
     inside(lab, node, || {

@@ -21,4 +21,5 @@ mod rules;
 mod runtime;
 mod semantics;
 mod suites;
+mod upgrade;
 mod watch;

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum, builder::PossibleValue};
+use vethwall_common::ABI_VERSION;
 use vethwall_datapath::Choice;
 
 use super::{Exit, Failure, Global, node::NodeArgs, text::escape};
@@ -133,6 +134,7 @@ impl AgentArgs {
             node,
             run_dir: global.run_dir.clone(),
             bpffs: self.bpffs,
+            abi: ABI_VERSION,
             cni_cache: self.cni_cache,
             bridge: self.bridge,
             settings: Settings {

@@ -164,6 +164,21 @@ impl From<ClientError> for Failure {
     }
 }
 
+impl Cli {
+    /// What `vethwall agent` was told; for programs that run an agent of their own.
+    ///
+    /// # Errors
+    ///
+    /// Another command, or arguments that make no sense.
+    pub fn agent(self) -> anyhow::Result<crate::run::AgentConfig> {
+        let Command::Agent(args) = self.command else {
+            anyhow::bail!("only the agent");
+        };
+        args.config(&self.global, false)
+            .map_err(|failure| anyhow::anyhow!("{failure:?}"))
+    }
+}
+
 /// Where a command writes.
 pub(crate) struct Streams<'a> {
     /// Answers.

@@ -429,6 +429,7 @@ fn the_agent_gets_its_flags() {
             node: "n1".to_owned(),
             run_dir: "/r".into(),
             bpffs: "/b".into(),
+            abi: vethwall_common::ABI_VERSION,
             cni_cache: "/c".into(),
             bridge: "br9".to_owned(),
             settings: Settings {

@@ -237,6 +237,7 @@ impl Node {
 
     fn problems(&self) -> Vec<Problem> {
         let mut problems = self.surrounding_problems();
+        problems.extend(self.other_versions());
         if let Some(error) = self.connections.error() {
             problems.push(Problem::new(
                 "KRN010",

@@ -28,6 +28,7 @@ mod settings;
 mod strangers;
 mod surroundings;
 pub mod thread;
+mod versions;
 mod waiting;
 mod watch;
 

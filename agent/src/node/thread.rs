@@ -28,6 +28,7 @@ use super::{
     flannel, settings,
     strangers::Strangers,
     surroundings::Surroundings,
+    versions::Others,
     waiting::{Waiting, answer},
 };
 use crate::{
@@ -47,8 +48,8 @@ pub(super) const TICK: Duration = Duration::from_secs(1);
 pub struct Places {
     /// The node's name.
     pub node: String,
-    /// bpffs.
-    pub bpffs: PathBuf,
+    /// Where everything is pinned.
+    pub pins: Pins,
     /// libcni's result cache.
     pub cni_cache: PathBuf,
     /// Name of the pods' bridge.
@@ -119,6 +120,7 @@ pub struct Node {
     pub(super) bridge: Option<(u32, Hook)>,
     pub(super) bridge_error: Option<String>,
     pub(super) surroundings: Surroundings,
+    pub(super) others: Others,
     /// What could not be read, by what it is.
     pub(super) unreadable: BTreeMap<&'static str, String>,
     pub(super) ready: bool,
@@ -131,7 +133,7 @@ pub struct Node {
 impl Node {
     /// Loads or adopts everything that is in the kernel and tells the programs of this node.
     pub fn new(places: Places, settings: status::Settings, watched: Watched) -> Result<Self, Error> {
-        let mut kernel = Kernel::load_with(Pins::new(&places.bpffs), &Options::for_pods(places.max_pods))?;
+        let mut kernel = Kernel::load_with(places.pins.clone(), &Options::for_pods(places.max_pods))?;
         let pins = kernel.pins().clone();
         let clock = Clock::measure()?;
         let before = kernel.config()?;
@@ -165,6 +167,7 @@ impl Node {
             bridge: None,
             bridge_error: None,
             surroundings: Surroundings::default(),
+            others: Others::default(),
             unreadable: BTreeMap::new(),
             ready: false,
             looked: None,
@@ -346,7 +349,10 @@ impl Node {
             let mut names = self.watched.names.write().unwrap_or_else(PoisonError::into_inner);
             names.update(self.control.world(), &self.control.compiled().cookies);
         }
-        self.attach_all();
+        if self.may_attach() {
+            self.attach_all();
+            self.end_others();
+        }
         if complete
             && !self.ready
             && !self.asking

@@ -81,6 +81,10 @@ impl Node {
     /// to it.
     pub(super) fn look_at_bridge(&mut self) {
         self.surroundings.bridge_nf = [sysctl(BRIDGE_NF), sysctl(BRIDGE_NF6)];
+        if !self.control.synced() && self.look_for_others() {
+            // Theirs has what it needs to judge; ours has not yet.
+            return;
+        }
         let name = self.places.bridge.clone();
         let mut known = self.bridge;
         if let Some((ifindex, hook)) = known {

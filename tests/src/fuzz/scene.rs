@@ -250,10 +250,19 @@ impl Scene {
 fn tag(dice: &mut Dice) -> u32 {
     let index = u32::try_from(dice.below(5)).unwrap_or_default();
     match dice.below(8) {
-        0..=2 => JUDGED | index,
-        3..=5 => DEFERRED | index,
+        0..=2 => JUDGED | version(dice) | index,
+        3..=5 => DEFERRED | version(dice) | index,
         6 => index,
         _ => u32::from(dice.byte()) << 8 | u32::from(dice.byte()),
+    }
+}
+
+/// Mostly that of the programs; now and then another, as while one version replaces another.
+fn version(dice: &mut Dice) -> u32 {
+    if dice.percent(15) {
+        dice.of(&[0, 0x2000, 0x3000])
+    } else {
+        0x1000
     }
 }
 

@@ -41,7 +41,7 @@ impl Lab {
                 continue;
             }
             let manifests = self.directory.join("cluster").display().to_string();
-            let agent = program("vethwall")?.display().to_string();
+            let agent = program(self.agent)?.display().to_string();
             let argv = [
                 agent,
                 "agent".into(),

@@ -84,8 +84,13 @@ impl Applied {
 pub struct Lab {
     /// What is known of it.
     pub state: State,
+    /// The program that is started as the agent.
+    pub agent: &'static str,
     pub(super) directory: PathBuf,
 }
+
+/// The agent, unless a test wants another.
+const AGENT: &str = "vethwall";
 
 /// A program of this workspace: beside the running one.
 pub(super) fn program(name: &str) -> Result<PathBuf> {
@@ -152,6 +157,7 @@ impl Lab {
         let launched = launcher.wait()?;
         let mut lab = Self {
             state: State::default(),
+            agent: AGENT,
             directory,
         };
         let outcome = (|| {
@@ -211,6 +217,7 @@ impl Lab {
         );
         Ok(Self {
             directory: State::directory(name),
+            agent: AGENT,
             state,
         })
     }
@@ -222,7 +229,12 @@ impl Lab {
             return Ok(false);
         }
         let state = State::load(name).unwrap_or_default().unwrap_or_default();
-        Self { state, directory }.remove()?;
+        Self {
+            state,
+            agent: AGENT,
+            directory,
+        }
+        .remove()?;
         Ok(true)
     }
 

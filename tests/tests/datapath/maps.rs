@@ -314,7 +314,7 @@ fn nonsense_is_refused_before_the_kernel_sees_it() {
         let nonsense = [
             Entry::Endpoint(6, record),
             endpoint(0, 1),
-            endpoint(5, 0x4000),
+            endpoint(5, 0x1000),
             Entry::Slot(
                 0,
                 SlotRecord {

@@ -6,6 +6,7 @@ mod conntrack;
 mod links;
 mod maps;
 mod packets;
+mod versions;
 mod veth;
 
 use std::collections::BTreeMap;

@@ -254,7 +254,7 @@ fn tags(lab: &Lab, send: impl Fn(&[u8]) -> io::Result<()>, cast: &Cast, number: 
     let states = [0, tag::JUDGED, tag::DEFERRED, tag::JUDGED | tag::DEFERRED];
     for state in states {
         for index in 0..6 {
-            let class = state | index;
+            let class = state | tag::version(vethwall_common::ABI_VERSION) | index;
             tc("filter del dev eth0 egress")?;
             tc(&format!(
                 "filter add dev eth0 egress protocol all prio 1 u32 match u32 0 0 classid 1:{class:x}"

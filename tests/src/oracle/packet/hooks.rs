@@ -43,14 +43,26 @@ pub struct Run {
     pub frame: Vec<u8>,
 }
 
-/// Bits of a tag: judged, deferred, the pod's number.
+/// Bits of a tag: judged, deferred, the writer's version, the pod's number.
 const JUDGED: u32 = 0x4000;
 const DEFERRED: u32 = 0x8000;
-const NUMBER: u32 = 0x3fff;
+const VERSION: u32 = 0x3000;
+const NUMBER: u32 = 0x0fff;
+/// [`VERSION`] as programs of version 1 write it.
+const OURS: u32 = 0x1000;
 
 impl Judge {
     /// What should become of a packet, given what did.
     pub fn judge(&mut self, run: &Run, seen: bool) -> Expected {
+        let mut run = run.clone();
+        if run.tag & (JUDGED | DEFERRED) != 0 {
+            // Of another version it is known only that the packet is a pod's.
+            run.tag = match run.tag & VERSION {
+                OURS => run.tag & !VERSION,
+                _ => DEFERRED,
+            };
+        }
+        let run = &run;
         let frame = match bytes::frame(&run.frame, run.segments != 0) {
             _ if run.vlan & 0xfff != 0 => Frame::Vlan,
             frame => frame,
@@ -67,7 +79,7 @@ impl Judge {
         let Some(pod) = self.node.pod(run.interface).filter(|_| run.hook == Hook::FromPod) else {
             return true;
         };
-        let number = u32::from(pod.index);
+        let number = u32::from(pod.index) | OURS;
         // To have it judged twice costs a lookup and does no harm.
         tag == number | DEFERRED || (tag == number | JUDGED && expected != Wait)
     }
