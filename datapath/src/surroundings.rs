@@ -17,8 +17,9 @@ use crate::{
 /// Our filter, as `clsact` makes it: `ETH_P_ALL`, first in line, handle 1.
 const PRIORITY: u32 = 1;
 const HANDLE: u32 = 1;
-/// `TCA_OPTIONS`, and `TCA_BPF_ID` in it.
+/// `TCA_OPTIONS`, with `TCA_BPF_NAME` and `TCA_BPF_ID` in it.
 const OPTIONS: u16 = 2;
+const BPF_NAME: u16 = 7;
 const BPF_ID: u16 = 11;
 
 /// An interface of this network namespace.
@@ -114,19 +115,22 @@ pub fn bridge(pins: &Pins, ifindex: u32, hook: Hook) -> Result<Presence, Error> 
     presence(pins, ifindex, Point::Bridge, hook)
 }
 
-/// Whether what goes out of an interface is judged, whoever attached the program and how, and by whichever version.
+/// Whether what goes out of an interface is judged, whoever attached the program and how, and by whichever version. A filter of
+/// ours whose program is that of the agent before, which judges by the same maps until the filter is replaced, counts.
 pub fn is_judged(pins: &Pins, ifindex: u32) -> Result<bool, Error> {
+    let point = Point::PodEgress;
     for version in pins.others()?.iter().chain([pins]) {
-        for hook in [Hook::Tcx, Hook::Clsact] {
-            match presence(version, ifindex, Point::PodEgress, hook) {
-                Ok(Presence::Missing) => {}
-                // Another version's directory goes while we look.
-                Err(Error::NotLoaded { .. }) if version != pins => {}
-                presence => return presence.map(|_| true),
-            }
+        match presence(version, ifindex, point, Hook::Tcx) {
+            Ok(Presence::Missing) => {}
+            // Another version's directory goes while we look.
+            Err(Error::NotLoaded { .. }) if version != pins => {}
+            presence => return presence.map(|_| true),
         }
     }
-    Ok(false)
+    let failed = |e| Error::net("look at", format!("interface {ifindex}"), e);
+    let filter = Socket::route().and_then(|socket| socket.filter(ifindex, point));
+    let ours = |filter: Filter| filter.name == point.program().as_bytes();
+    Ok(filter.map_err(failed)?.is_some_and(ours))
 }
 
 pub(crate) fn presence(pins: &Pins, ifindex: u32, point: Point, hook: Hook) -> Result<Presence, Error> {
@@ -153,11 +157,11 @@ pub(crate) fn presence(pins: &Pins, ifindex: u32, point: Point, hook: Hook) -> R
         }
         Hook::Clsact => {
             let socket = Socket::route().map_err(failed)?;
-            let Some(found) = socket.filter_program(ifindex, point).map_err(failed)? else {
+            let Some(found) = socket.filter(ifindex, point).map_err(failed)? else {
                 return Ok(Presence::Missing);
             };
             let program = pins.open(&pins.program(point.program()))?;
-            if found != sys::program_id(program.as_fd()).map_err(failed)? {
+            if found.program != sys::program_id(program.as_fd()).map_err(failed)? {
                 return Ok(Presence::Missing);
             }
             // tcx programs run before the filters of clsact.
@@ -177,6 +181,25 @@ fn linked(pins: &Pins, ifindex: u32, point: Point) -> Result<Option<u32>, Error>
     };
     let alive = info.ifindex == ifindex && info.attach_type == point.tcx();
     Ok(alive.then_some(info.program_id))
+}
+
+/// A filter of clsact.
+pub(crate) struct Filter {
+    /// Number of its program in the kernel.
+    pub(crate) program: u32,
+    /// As it was named when it was attached; ours are named after their programs.
+    name: Vec<u8>,
+}
+
+impl Filter {
+    fn read(options: &[u8]) -> Option<Self> {
+        let id = netlink::attribute(options, BPF_ID)?;
+        let name = netlink::attribute(options, BPF_NAME).unwrap_or_default();
+        Some(Self {
+            program: u32::from_ne_bytes(id.try_into().ok()?),
+            name: name.split(|byte| *byte == 0).next().unwrap_or_default().to_vec(),
+        })
+    }
 }
 
 impl Socket {
@@ -199,8 +222,8 @@ impl Socket {
         Ok(links)
     }
 
-    /// The program of our clsact filter, or None.
-    pub(crate) fn filter_program(&self, ifindex: u32, point: Point) -> io::Result<Option<u32>> {
+    /// The clsact filter in our place, or None.
+    pub(crate) fn filter(&self, ifindex: u32, point: Point) -> io::Result<Option<Filter>> {
         let parent = if point.is_egress() {
             PARENT_EGRESS
         } else {
@@ -215,11 +238,10 @@ impl Socket {
         let mut found = None;
         let outcome = self.ask(libc::RTM_GETTFILTER, 0, &body, &[], |kind, payload| {
             if kind == libc::RTM_NEWTFILTER {
-                found = payload
+                let options = payload
                     .get(20..)
-                    .and_then(|attributes| netlink::attribute(attributes, OPTIONS))
-                    .and_then(|options| netlink::attribute(options, BPF_ID))
-                    .and_then(|id| Some(u32::from_ne_bytes(id.try_into().ok()?)));
+                    .and_then(|attributes| netlink::attribute(attributes, OPTIONS));
+                found = options.and_then(Filter::read);
             }
         });
         match outcome {

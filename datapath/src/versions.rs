@@ -95,14 +95,14 @@ fn replace_filter(pins: &Pins, other: &Pins, interface: &Interface, point: Point
     let Interface { ifindex, name, .. } = interface;
     let failed = |e| Error::net("look at", format!("interface {name}"), e);
     let found = Socket::route()
-        .and_then(|socket| socket.filter_program(*ifindex, point))
+        .and_then(|socket| socket.filter(*ifindex, point))
         .map_err(failed)?;
     let theirs = match sys::open(&other.program(point.program())) {
         Ok(program) => sys::program_id(program.as_fd()).map_err(failed)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed(error)),
     };
-    if found != Some(theirs) {
+    if found.is_none_or(|filter| filter.program != theirs) {
         return Ok(());
     }
     if surroundings::presence(pins, *ifindex, point, Hook::Tcx)? == Presence::Missing {

@@ -3,6 +3,7 @@
 pub mod cni;
 pub mod demo;
 pub mod fuzz;
+pub mod hooks;
 pub mod kernel;
 pub mod lab;
 pub mod oracle;

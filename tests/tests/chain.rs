@@ -18,6 +18,7 @@ use vethwall_cni::{code, retired};
 use vethwall_datapath::{Pins, attach};
 use vethwall_tests::{
     cni::{BIN, CONF, FLANNEL, write_list},
+    hooks,
     sandbox::{self, BPFFS, ip, program},
 };
 
@@ -163,11 +164,7 @@ pub(crate) fn plain_node() -> (Node, [BTreeMap<String, Vec<u8>>; 2]) {
 }
 
 fn programs() -> usize {
-    attach::links(&Pins::new(BPFFS))
-        .unwrap()
-        .iter()
-        .filter(|link| link.alive)
-        .count()
+    hooks::judging(&Pins::new(BPFFS)).unwrap()
 }
 
 #[test]

@@ -1,11 +1,22 @@
 //! Programs on interfaces.
 
-use std::{fs, sync::Barrier, thread, time::Instant};
+use std::{
+    fs,
+    net::UdpSocket,
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
 use aya::programs::{SchedClassifier, TcAttachType, links::PinnedLink};
+use nix::sched::{CloneFlags, setns};
 use vethwall_common::maps;
 use vethwall_datapath::{Choice, Error, Hook, attach, veth};
 use vethwall_tests::{
+    hooks,
     kernel::has_tcx,
     sandbox::{self, command, ip},
     told,
@@ -76,6 +87,97 @@ fn a_pin_of_a_dead_interface_gives_way() {
         assert!(line.is_empty());
         attach::detach_endpoint(&pins(), ifindex, "vb").unwrap();
         assert!(attach::links(&pins()).unwrap().is_empty());
+    });
+}
+
+/// What a pod sends to its node without end, and what of it arrives within a moment.
+struct Stream {
+    node: UdpSocket,
+}
+
+impl Stream {
+    fn from(pod: &str, end: Arc<AtomicBool>) -> Self {
+        ip("addr add 10.0.0.1/24 dev va").unwrap();
+        let node = UdpSocket::bind("10.0.0.1:9000").unwrap();
+        node.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let netns = fs::File::open(format!("/run/netns/{pod}")).unwrap();
+        thread::spawn(move || {
+            setns(netns, CloneFlags::CLONE_NEWNET).unwrap();
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            while !end.load(Ordering::Relaxed) {
+                // What the pod's end can not send yet, it sends the next time.
+                let _unsent = socket.send_to(b"x", "10.0.0.1:9000");
+                thread::sleep(Duration::from_micros(200));
+            }
+        });
+        Self { node }
+    }
+
+    /// How many packets had arrived, and arrive until none does for a moment.
+    fn arrived(&self) -> usize {
+        let start = Instant::now();
+        let mut count = 0;
+        while start.elapsed() < Duration::from_secs(1) && self.node.recv(&mut [0; 8]).is_ok() {
+            count += 1;
+        }
+        count
+    }
+}
+
+#[test]
+fn a_pod_is_closed_by_filters_and_settled_on_links_without_a_gap() {
+    sandbox::run(|| {
+        let _kernel = load();
+        let ifindex = pod("a", "10.0.0.2/24");
+        let end = Arc::new(AtomicBool::new(false));
+        let stream = Stream::from("a", Arc::clone(&end));
+        assert!(stream.arrived() > 0);
+        for _ in 0..2 {
+            let hook = attach::close_endpoint(&pins(), ifindex, "va", Choice::Best).unwrap();
+            assert_eq!(hook, Hook::Clsact);
+            assert!(hooks::on(&pins(), ifindex).unwrap() && attach::links(&pins()).unwrap().is_empty());
+        }
+        stream.arrived();
+        assert_eq!(stream.arrived(), 0, "without a record a pod is closed");
+        let best = if has_tcx().unwrap() {
+            Hook::Tcx
+        } else {
+            Hook::Clsact
+        };
+        for _ in 0..2 {
+            assert_eq!(attach::settle_endpoint(&pins(), ifindex, "va").unwrap(), best);
+        }
+        assert!(hooks::on(&pins(), ifindex).unwrap());
+        // Who comes late finds it as it is.
+        assert_eq!(
+            attach::close_endpoint(&pins(), ifindex, "va", Choice::Best).unwrap(),
+            best
+        );
+        assert_eq!(stream.arrived(), 0);
+        end.store(true, Ordering::Relaxed);
+        let filters = command("tc", &["qdisc", "show", "dev", "va", "clsact"]).unwrap();
+        assert_eq!(filters.contains("clsact"), best == Hook::Clsact, "{filters}");
+    });
+}
+
+#[test]
+fn a_pod_whose_bandwidth_is_limited_is_closed_by_links() {
+    if !has_tcx().unwrap() {
+        return told::skipped(NO_TCX);
+    }
+    sandbox::run(|| {
+        let _kernel = load();
+        let ifindex = pod("a", "10.0.0.2/24");
+        // As the bandwidth plugin does; a clsact can not be added beside it.
+        command("tc", &["qdisc", "add", "dev", "va", "ingress"]).unwrap();
+        let hook = attach::close_endpoint(&pins(), ifindex, "va", Choice::Best).unwrap();
+        assert_eq!(hook, Hook::Tcx);
+        assert_eq!(
+            attach::settle_endpoint(&pins(), ifindex, "va").unwrap(),
+            Hook::Tcx
+        );
+        let left = command("tc", &["qdisc", "show", "dev", "va", "ingress"]).unwrap();
+        assert!(left.contains("ingress"), "{left}");
     });
 }
 

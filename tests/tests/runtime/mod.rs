@@ -17,6 +17,7 @@ use anyhow::{Result, anyhow};
 use vethwall_datapath::{Pins, attach};
 use vethwall_tests::{
     cni::{self, BIN, CONF, FLANNEL},
+    hooks,
     runtime::{Node, Pod, Release, Spec},
     sandbox::{self, BPFFS, command},
 };
@@ -203,8 +204,7 @@ fn refused<T: std::fmt::Debug>(outcome: Result<T>) -> String {
 
 /// Programs in force.
 fn programs() -> Result<usize> {
-    let links = attach::links(&Pins::new(BPFFS))?;
-    Ok(links.iter().filter(|link| link.alive).count())
+    hooks::judging(&Pins::new(BPFFS)).map_err(|error| anyhow!(error.chain()))
 }
 
 /// Pins of programs whose interfaces are gone.
