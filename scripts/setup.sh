@@ -12,12 +12,13 @@
 #                                                                        with bpf-linker; else a nightly by rustup
 #   go       building flannel's, libcni's and containerd's programs      go.dev, where the distribution's is too old
 #   cni      those programs, in .tools/cni                               tests/tools/build.sh
-#   runtime  container runtimes for the tests of a node's life: the      the distribution's packages, unpacked and not
-#            distribution's containerd with runc, containerd 2, crictl   installed; tests/tools/build.sh
 #   kernel   br_netfilter and vxlan loaded                               this machine
+#   runtime  container runtimes, for `make test`; only when named        the distribution's containerd and runc, unpacked
+#                                                                        and not installed; containerd 2 and crictl by
+#                                                                        tests/tools/build.sh
 #   vm       qemu and modprobe, for `make test-kernels`; only when named  the distribution's packages
 #
-# Usage: scripts/setup.sh [PART...]     all parts in the order above but vm, or only those named
+# Usage: scripts/setup.sh [PART...]     all parts in the order above but runtime and vm, or only those named
 #        scripts/setup.sh --check       change nothing; exit 1 when something is missing
 # VETHWALL_EBPF=debian|nightly chooses where the compiler for the kernel programs comes from (default: what works).
 set -euo pipefail
@@ -291,6 +292,23 @@ get_cni() {
 
 about_cni() { printf 'CNI plugins in .tools/cni'; }
 
+# ---------------------------------------------------------------------------------------------- kernel
+
+have_kernel() { [ -e /proc/sys/net/bridge/bridge-nf-call-iptables ]; }
+
+# Needed to run, not to build: a warning, so that `make build` works in a container.
+get_kernel() {
+    if [ "$(id -u)" != 0 ]; then
+        say "warning: br_netfilter is not loaded; 'make demo' and 'make test' load it as root"
+        return
+    fi
+    say "loading br_netfilter and vxlan: the lab's nodes need them, as flannel's do"
+    try modprobe br_netfilter || say "warning: modprobe br_netfilter failed; the lab's Services will not work on this kernel"
+    try modprobe vxlan || true
+}
+
+about_kernel() { printf 'kernel %s' "$(uname -r)"; }
+
 # ---------------------------------------------------------------------------------------------- runtime
 
 # Unpacked, so that no service runs and nothing of the machine changes. runc serves both releases of containerd.
@@ -344,23 +362,6 @@ version() { "$1" --version | cut -d ' ' -f 3 | sed 's/[~+].*//'; }
 
 about_runtime() { printf 'containerd %s and %s' "$(version "$packaged/containerd")" "$(version "$tools/containerd-2/containerd")"; }
 
-# ---------------------------------------------------------------------------------------------- kernel
-
-have_kernel() { [ -e /proc/sys/net/bridge/bridge-nf-call-iptables ]; }
-
-# Needed to run, not to build: a warning, so that `make build` works in a container.
-get_kernel() {
-    if [ "$(id -u)" != 0 ]; then
-        say "warning: br_netfilter is not loaded; 'make demo' and 'make test' load it as root"
-        return
-    fi
-    say "loading br_netfilter and vxlan: the lab's nodes need them, as flannel's do"
-    try modprobe br_netfilter || say "warning: modprobe br_netfilter failed; the lab's Services will not work on this kernel"
-    try modprobe vxlan || true
-}
-
-about_kernel() { printf 'kernel %s' "$(uname -r)"; }
-
 # ---------------------------------------------------------------------------------------------- vm
 
 # What scripts/kernels.sh and vethwall-vm call by name.
@@ -393,11 +394,11 @@ parts=()
 for argument in "$@"; do
     case $argument in
     --check) check_only=yes ;;
-    system | rust | bpf | go | cni | runtime | kernel | vm) parts+=("$argument") ;;
-    *) die "unknown argument '$argument': scripts/setup.sh [--check] [system|rust|bpf|go|cni|runtime|kernel|vm]..." ;;
+    system | rust | bpf | go | cni | kernel | runtime | vm) parts+=("$argument") ;;
+    *) die "unknown argument '$argument': scripts/setup.sh [--check] [system|rust|bpf|go|cni|kernel|runtime|vm]..." ;;
     esac
 done
-[ ${#parts[@]} -gt 0 ] || parts=(system rust bpf go cni runtime kernel)
+[ ${#parts[@]} -gt 0 ] || parts=(system rust bpf go cni kernel)
 
 mkdir -p "$tools"
 exec 9>"$tools/setup.lock"

@@ -6,10 +6,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::Node;
-use crate::{
-    cni::{BIN, CONF},
-    sandbox::program,
-};
+use crate::sandbox::program;
 
 /// Name of the daemon on a node.
 pub const AGENT: &str = "vethwall";
@@ -25,12 +22,20 @@ impl Node {
         fs::rename("/run/manifests.new", Path::new(MANIFESTS).join("all.yaml")).context("write manifests")
     }
 
-    /// Starts the agent, with `--chain MODE`.
+    /// Starts the agent, with `--chain MODE`. It asks containerd for its directories.
     pub fn start_agent(&self, mode: &str) -> Result<()> {
         let mut command = self.command(program("vethwall")?)?;
         command
-            .args(["agent", "--manifests", MANIFESTS, "--node", "n", "--chain", mode])
-            .args(["--cni-conf-dir", CONF, "--cni-bin-dir", BIN, "--plugin"])
+            .args([
+                "agent",
+                "--manifests",
+                MANIFESTS,
+                "--node",
+                "n",
+                "--chain",
+                mode,
+                "--plugin",
+            ])
             .arg(program("vethwall-cni")?);
         self.start(AGENT, command)
     }
@@ -48,9 +53,9 @@ impl Node {
         self.place.output(command)
     }
 
-    /// `vethwall uninstall` for this node's directories.
-    pub fn uninstall(&self, more: &[&str]) -> Result<Output> {
-        self.vethwall(&[&["uninstall", "--cni-conf-dir", CONF, "--cni-bin-dir", BIN], more].concat())
+    /// `vethwall uninstall` with these options.
+    pub fn uninstall(&self, options: &[&str]) -> Result<Output> {
+        self.vethwall(&[&["uninstall"], options].concat())
     }
 
     /// `vethwall status`; null while nobody answers.

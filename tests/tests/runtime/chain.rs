@@ -8,7 +8,9 @@ use serde_json::json;
 use vethwall_cni::conflist;
 use vethwall_tests::{
     cni::{CONF, FLANNEL, write_list},
-    runtime::{AGENT, Release},
+    runtime::{AGENT, Pod, Release},
+    sandbox::program,
+    told,
 };
 
 use super::{
@@ -22,7 +24,7 @@ fn patch_comes_back_when_flannel_writes_its_list() {
         plain(release, |plain| {
             let node = &plain.node;
             node.steady_agent("patch")?;
-            node.until("containerd has read the list", || Ok(node.chain()? == chained()))?;
+            assert_eq!(node.chain()?, chained());
             write_list(FLANNEL)?;
             node.until("the list is patched again", || {
                 Ok(node.status()?["chain"]["repairs"] == 1)
@@ -65,15 +67,25 @@ fn a_drop_in_is_read_by_the_newest() {
 #[test]
 fn a_drop_in_is_ignored_by_releases_before_2_1() {
     if Release::Distribution.reads_drop_ins().unwrap() {
-        return vethwall_tests::told::skipped("the distribution's containerd reads drop-ins");
+        return told::skipped("the distribution's containerd reads drop-ins");
     }
     plain(Release::Distribution, |plain| {
         let node = &plain.node;
         node.start_agent("dropin")?;
-        let file = Path::new(CONF).join("cbr0/50-vethwall.conf");
-        node.until("the drop-in is there", || Ok(file.exists()))?;
-        let open = node.start_pod(&OPEN)?;
+        node.until("status tells that a drop-in would not be read", || {
+            let status = node.status()?;
+            let problems = status["problems"].as_array().cloned().unwrap_or_default();
+            Ok(problems.iter().any(|problem| problem["code"] == "CNI003"))
+        })?;
+        // Nor is it written; written by somebody else it would be ignored.
+        assert_eq!(directory(CONF)?, plain.conf);
+        let folder = Path::new(CONF).join("cbr0");
+        fs::create_dir(&folder)?;
+        fs::write(folder.join("50-vethwall.conf"), conflist::default_entry())?;
+        node.restart_containerd()?;
         assert_eq!(node.chain()?, unchained());
+        fs::remove_dir_all(folder)?;
+        let open = node.start_pod(&OPEN)?;
         // The agent finds pods within a second, which is too late for the first packets: this is what `own` is for, and how
         // the other tests would see it if it failed.
         let new = start_sender(node, "new", &open)?;
@@ -96,15 +108,8 @@ fn external_is_somebody_elses_list() {
         on_a_node(release, &list, |plain| {
             let node = &plain.node;
             // Whoever writes such a list installs the plugin before.
-            let installed = node.vethwall(&[
-                "install",
-                "--cni-bin-dir",
-                super::BIN,
-                "--plugin",
-                &vethwall_tests::sandbox::program("vethwall-cni")?
-                    .display()
-                    .to_string(),
-            ])?;
+            let plugin = program("vethwall-cni")?.display().to_string();
+            let installed = node.vethwall(&["install", "--plugin", &plugin])?;
             assert!(installed.status.success(), "{installed:?}");
             assert_eq!(node.chain()?, chained());
             // Before the agent was ever here no pod starts.
@@ -137,7 +142,7 @@ fn a_list_of_cni_1_1_tells_the_kubelet_that_the_agent_is_gone() {
     on_a_node(Release::Newest, &list.to_string(), |plain| {
         let node = &plain.node;
         fs::copy(
-            vethwall_tests::sandbox::program("vethwall-cni")?,
+            program("vethwall-cni")?,
             Path::new(super::BIN).join("vethwall-cni"),
         )?;
         let network = || -> Result<(bool, String)> {
@@ -173,7 +178,7 @@ fn a_list_of_cni_1_1_tells_the_kubelet_that_the_agent_is_gone() {
 }
 
 /// Pods end, vethwall goes, and everything is as flannel left it.
-fn leave(plain: &Plain, pods: &[&vethwall_tests::runtime::Pod]) -> Result<()> {
+fn leave(plain: &Plain, pods: &[&Pod]) -> Result<()> {
     for pod in pods {
         plain.node.stop_pod(pod)?;
     }

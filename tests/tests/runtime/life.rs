@@ -1,4 +1,4 @@
-//! One node from its first pod to an uninstall, in mode own.
+//! One node from its first pod to an uninstall. `auto` is own on containerd.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use vethwall_tests::{
 
 use super::{
     DELAYED, OLD, OPEN, Plain, Traces, a_moment, arrived, assert_enforced_from_the_first, chained, dead_pins,
-    directory, plain, programs, refused, start_sender, unchained,
+    directory, own_list, plain, programs, refused, start_sender, unchained,
 };
 
 #[test]
@@ -42,8 +42,9 @@ fn life(plain: &Plain) -> Result<()> {
     })?;
 
     // It comes, and restarts nobody.
-    node.steady_agent("own")?;
-    node.until("containerd has read the list", || Ok(node.chain()? == chained()))?;
+    node.steady_agent("auto")?;
+    assert!(own_list());
+    assert_eq!(node.chain()?, chained());
     let enforcing = |pods: &[&str]| {
         pods.iter()
             .map(|pod| ((*pod).to_owned(), "enforcing".to_owned()))
@@ -93,7 +94,7 @@ fn life(plain: &Plain) -> Result<()> {
     );
 
     // The agent returns, and collects what only it can see is over.
-    node.steady_agent("own")?;
+    node.steady_agent("auto")?;
     node.until("pins without an interface are gone", || Ok(dead_pins()? == 0))?;
     let late = start_sender(node, "late", &open)?;
     assert_enforced_from_the_first(node, "late")?;
@@ -104,7 +105,7 @@ fn life(plain: &Plain) -> Result<()> {
     let done = node.uninstall(&["-o", "json"])?;
     let told: serde_json::Value = serde_json::from_slice(&done.stdout)?;
     assert_eq!(told["namedBy"].as_array().map(Vec::len), Some(2), "{told}");
-    node.until("containerd has forgotten us", || Ok(node.chain()? == unchained()))?;
+    assert_eq!(node.chain()?, unchained());
     assert_eq!(
         (programs()?, Path::new(BPFFS).join("vethwall").exists()),
         (0, false)
