@@ -23,7 +23,7 @@ use vethwall_tests::{
 
 use crate::plugin::node::{Node, call, error, text};
 
-const MANIFESTS: &str = "/run/manifests";
+pub(crate) const MANIFESTS: &str = "/run/manifests";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Pods `old` and `new`, and a policy that lets nothing in.
@@ -46,10 +46,10 @@ metadata: {name: deny, namespace: shop}
 spec: {podSelector: {}, policyTypes: [Ingress]}
 ";
 
-struct Agent(Child);
+pub(crate) struct Agent(Child);
 
 impl Agent {
-    fn start(mode: &str) -> Self {
+    pub(crate) fn start(mode: &str) -> Self {
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -65,13 +65,13 @@ impl Agent {
         Self(child)
     }
 
-    fn steady(mode: &str) -> Self {
+    pub(crate) fn steady(mode: &str) -> Self {
         let agent = Self::start(mode);
         until("the agent is steady", || status()["phase"] == "steady");
         agent
     }
 
-    fn terminate(mut self) {
+    pub(crate) fn terminate(mut self) {
         kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM).unwrap();
         assert!(self.0.wait().unwrap().success());
     }
@@ -83,7 +83,7 @@ impl Drop for Agent {
     }
 }
 
-fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
         let log = || fs::read_to_string("/run/agent.log").unwrap_or_default();
@@ -110,11 +110,11 @@ fn uninstall(more: &[&str]) -> Output {
 }
 
 /// Null while nobody answers.
-fn status() -> Value {
+pub(crate) fn status() -> Value {
     serde_json::from_slice(&vethwall(&["status", "-o", "json"]).stdout).unwrap_or_default()
 }
 
-fn endpoints() -> BTreeMap<String, String> {
+pub(crate) fn endpoints() -> BTreeMap<String, String> {
     let status = status();
     let endpoints = status["endpoints"].as_array().cloned().unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -138,18 +138,18 @@ fn directory(path: &str) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
-fn pod(node: &Node, verb: &str, name: &str) -> Output {
+pub(crate) fn pod(node: &Node, verb: &str, name: &str) -> Output {
     let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME={name};K8S_POD_UID=u-{name}");
     node.cnitool_as(verb, &format!("/run/netns/{name}"), &args)
 }
 
-fn starts(node: &Node, name: &str) {
+pub(crate) fn starts(node: &Node, name: &str) {
     let output = pod(node, "add", name);
     assert!(output.status.success(), "{}", text(&output));
 }
 
 /// A node as kube-flannel leaves it, with a pod that runs; and what is in its CNI directories.
-fn plain_node() -> (Node, [BTreeMap<String, Vec<u8>>; 2]) {
+pub(crate) fn plain_node() -> (Node, [BTreeMap<String, Vec<u8>>; 2]) {
     let node = Node::new(FLANNEL);
     fs::remove_file(Path::new(BIN).join("vethwall-cni")).unwrap();
     fs::create_dir(MANIFESTS).unwrap();

@@ -21,3 +21,4 @@ mod rules;
 mod runtime;
 mod semantics;
 mod suites;
+mod watch;

@@ -3,6 +3,7 @@
 mod attach;
 mod capabilities;
 mod conntrack;
+mod links;
 mod maps;
 mod packets;
 mod veth;

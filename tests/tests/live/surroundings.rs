@@ -274,12 +274,23 @@ fn broken(hook: Hook) -> Result<()> {
     node.run(&format!("bridge link set dev {name} hairpin on"))?;
     node.solved("KRN009")?;
 
+    // A veth might be a pod's, and is closed; what else is on the bridge is not ours to close.
     node.run("ip link add stranger type veth peer name behind")?;
     node.run("ip link set stranger master cni0 up")?;
+    node.run("ip link add foreign type ifb")?;
+    node.run("ip link set foreign master cni0 up")?;
     let message = node.refused("KRN006", 15)?;
-    ensure!(message.contains("stranger"), "{message}");
-    node.run("ip link del stranger")?;
+    ensure!(
+        message.contains("foreign") && !message.contains("stranger"),
+        "{message}"
+    );
+    node.run("ip link del foreign")?;
     node.solved("KRN006")?;
+    let message = node.problem("ATT002", Duration::from_secs(5))?;
+    ensure!(message.contains("stranger"), "{message}");
+    node.judged("with a stranger that is closed")?;
+    node.run("ip link del stranger")?;
+    node.solved("ATT002")?;
     node.judged("with everything mended")
 }
 
