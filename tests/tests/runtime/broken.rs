@@ -48,7 +48,7 @@ fn plugin_gone(plain: &Plain) -> Result<()> {
     let after = Traces::now()?;
     assert_eq!(
         (after.leases, after.interfaces),
-        (before.leases + 1, before.interfaces + 1)
+        (leases + 1, before.interfaces + 1)
     );
     Ok(())
 }
