@@ -67,6 +67,8 @@ pub struct AgentConfig {
     pub bridge: String,
     /// What to do where upstream leaves it open.
     pub settings: Settings,
+    /// Namespaces whose pods start unprotected while no agent answers; in order.
+    pub fail_open_namespaces: Vec<String>,
     /// How programs are attached.
     pub hook: Choice,
     /// For how many pods there is room for connections.
@@ -153,6 +155,7 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
         pins: Pins::of(config.bpffs, config.abi),
         cni_cache: config.cni_cache,
         bridge: config.bridge,
+        fail_open_namespaces: config.fail_open_namespaces,
         hook: config.hook,
         max_pods: config.max_pods,
     };

@@ -90,9 +90,43 @@ fn add(config: &Config<'_>, environment: &Environment) -> Result<Vec<u8>, CniErr
     let veth = find_veth(environment)?;
     let request = add_request(environment, &veth)?;
     let agent_deadline = start + AGENT_TIME;
-    attach_pending(config, &veth, agent_deadline)?;
-    ask_agent(config, &request, agent_deadline, start + ADD_TIME)?;
+    let outcome = attach_pending(config, &veth, agent_deadline)
+        .and_then(|()| ask_agent(config, &request, agent_deadline, start + ADD_TIME));
+    match outcome {
+        Err(Refused::NoAgent(why)) if config.fails_open(environment.argument("K8S_POD_NAMESPACE")) => {
+            open(config, &veth, &why)?;
+        }
+        Err(Refused::NoAgent(why)) => return Err(not_ready(why)),
+        Err(Refused::Because(error)) => return Err(error),
+        Ok(()) => {}
+    }
     Ok(result.get().as_bytes().to_vec())
+}
+
+/// Why a pod is not enforced. Only the first may open the pod of a namespace that is listed for it: what it is for is a node
+/// whose agent is away. An agent that answers knows better, and what is wrong with the pod or the node itself stays wrong.
+enum Refused {
+    /// Nothing is loaded, nobody listens, or no answer came that makes sense.
+    NoAgent(String),
+    /// Anything else.
+    Because(CniError),
+}
+
+/// Lets the pod go without enforcement: what is attached drops everything. The agent finds it when it is back.
+fn open(config: &Config<'_>, veth: &HostVeth, why: &str) -> Result<(), CniError> {
+    attach::detach_endpoint(&Pins::new(&config.bpffs), veth.ifindex, &veth.name).map_err(|error| {
+        let msg = format!(
+            "vethwall: cannot open {} although its namespace fails open",
+            veth.name
+        );
+        CniError::new(code::IO, msg).because(error.chain())
+    })?;
+    // For whoever runs the plugin by hand; a runtime shows it only where the plugin prints nothing else.
+    eprintln!(
+        "vethwall: {} is not enforced until the node agent is back ({why})",
+        veth.name
+    );
+    Ok(())
 }
 
 fn find_veth(environment: &Environment) -> Result<HostVeth, CniError> {
@@ -140,7 +174,7 @@ fn add_request(environment: &Environment, veth: &HostVeth) -> Result<Request, Cn
 }
 
 /// Attaches the programs with nothing behind them: from here on the pod is closed until the agent has spoken.
-fn attach_pending(config: &Config<'_>, veth: &HostVeth, deadline: Instant) -> Result<(), CniError> {
+fn attach_pending(config: &Config<'_>, veth: &HostVeth, deadline: Instant) -> Result<(), Refused> {
     let pins = Pins::new(&config.bpffs);
     loop {
         match forget_predecessor(&pins, veth)
@@ -150,13 +184,14 @@ fn attach_pending(config: &Config<'_>, veth: &HostVeth, deadline: Instant) -> Re
             // A node that boots: the agent loads the programs.
             Err(error @ DatapathError::NotLoaded { .. }) => {
                 if Instant::now() + PAUSE >= deadline {
-                    return Err(not_ready(error.chain()));
+                    return Err(Refused::NoAgent(error.chain()));
                 }
                 thread::sleep(PAUSE);
             }
             Err(error) => {
                 let msg = format!("vethwall: cannot attach to {}", veth.name);
-                return Err(CniError::new(code::IO, msg).because(error.chain()));
+                let error = CniError::new(code::IO, msg).because(error.chain());
+                return Err(Refused::Because(error));
             }
         }
     }
@@ -179,21 +214,27 @@ fn ask_agent(
     request: &Request,
     agent_deadline: Instant,
     deadline: Instant,
-) -> Result<(), CniError> {
+) -> Result<(), Refused> {
     let socket = proto::socket(&config.run_dir);
     loop {
         match client::ask(&socket, request, deadline) {
             Ok(Response::Done { ok: true, .. }) => return Ok(()),
-            Ok(Response::Done { ok: false, .. }) => return Err(not_ready("the agent said no and not why")),
-            Ok(Response::Failed { error }) => return Err(CniError::new(error.code.max(1), error.message)),
+            Ok(Response::Done { ok: false, .. }) => {
+                return Err(Refused::Because(not_ready("the agent said no and not why")));
+            }
+            Ok(Response::Failed { error }) => {
+                return Err(Refused::Because(CniError::new(error.code.max(1), error.message)));
+            }
             // Gone while it worked on the request, for instance to be replaced by its successor: ask that one.
             Err(error @ (client::Error::Absent { .. } | client::Error::Io(_))) => {
                 if Instant::now() + PAUSE >= agent_deadline {
-                    return Err(not_ready(error));
+                    return Err(Refused::NoAgent(error.to_string()));
                 }
                 thread::sleep(PAUSE);
             }
-            Err(error @ (client::Error::Timeout | client::Error::Answer(_))) => return Err(not_ready(error)),
+            Err(error @ (client::Error::Timeout | client::Error::Answer(_))) => {
+                return Err(Refused::NoAgent(error.to_string()));
+            }
         }
     }
 }

@@ -107,6 +107,9 @@ pub struct Config<'a> {
     /// How programs are attached: `best`, `tcx` or `clsact`. The agent is told the same by `--hook`.
     #[serde(default, deserialize_with = "hook")]
     pub hook: Choice,
+    /// Namespaces whose pods start without enforcement while the agent does not answer (see [`Config::fails_open`]).
+    #[serde(rename = "failOpenNamespaces", default)]
+    pub fail_open_namespaces: Vec<String>,
     /// The previous plugin's result, byte for byte.
     #[serde(rename = "prevResult", borrow, default)]
     pub prev_result: Option<&'a RawValue>,
@@ -138,6 +141,7 @@ impl Default for Config<'_> {
             run_dir: run_dir(),
             bpffs: bpffs(),
             hook: Choice::Best,
+            fail_open_namespaces: Vec::new(),
             prev_result: None,
         }
     }
@@ -163,6 +167,12 @@ impl<'a> Config<'a> {
                 "vethwall: must be called as a chained plugin, after the one that makes the interface",
             )
         })
+    }
+
+    /// Whether a pod of this namespace starts, unprotected, where nobody answers. The namespace is the runtime's word
+    /// (CNI_ARGS), not the pod's. Exact names only: a pattern would open namespaces that nobody thought of.
+    pub fn fails_open(&self, namespace: &str) -> bool {
+        !namespace.is_empty() && self.fail_open_namespaces.iter().any(|name| name == namespace)
     }
 
     /// Refuses versions without chaining, and those of which nothing is known yet.
@@ -227,6 +237,20 @@ mod tests {
             Choice::Only(vethwall_datapath::Hook::Clsact)
         );
         assert_eq!(hook("{\"hook\":\"xdp\"}").unwrap_err().code, code::DECODE);
+    }
+
+    #[test]
+    fn only_namespaces_that_are_listed_fail_open() {
+        let text = r#"{"failOpenNamespaces":["kube-system",""]}"#;
+        let config = Config::parse(text.as_bytes()).unwrap();
+        assert!(config.fails_open("kube-system"));
+        for other in ["", "kube", "kube-system2", "KUBE-SYSTEM", "*"] {
+            assert!(!config.fails_open(other), "{other}");
+        }
+        assert!(!Config::parse(b"{}").unwrap().fails_open("kube-system"));
+        // What is not understood opens nothing: the pod waits.
+        let broken = Config::parse(br#"{"failOpenNamespaces":"kube-system"}"#);
+        assert_eq!(broken.unwrap_err().code, code::DECODE);
     }
 
     #[test]

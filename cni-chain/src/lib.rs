@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Invariants:
-//! - A pod starts only when its own policies are in force: every doubt on ADD is an error.
+//! - A pod starts only when its own policies are in force: every doubt on ADD is an error. The one exception is asked for by
+//!   name: a namespace in `failOpenNamespaces`, while no agent answers.
 //! - The result is the previous plugin's, byte for byte.
 //! - DEL never fails and takes at most a second: the runtime stops at the first error and leaks the pod's address.
 //! - No network, no credentials, no threads that outlive a call; everything the plugin needs is on the node.

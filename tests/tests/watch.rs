@@ -8,8 +8,13 @@ use std::{
 };
 
 use serde_json::Value;
-use vethwall_datapath::{Endpoints, Pins, attach, surroundings, veth};
-use vethwall_tests::sandbox::{self, BPFFS, ip};
+use vethwall_cni::conflist;
+use vethwall_common::flow::{FlowEntry, FlowKey};
+use vethwall_datapath::{Endpoints, Kernel, Maps, Pins, attach, surroundings, veth};
+use vethwall_tests::{
+    cni::{BIN, CONF, FLANNEL},
+    sandbox::{self, BPFFS, ip, program},
+};
 
 use crate::chain::{Agent, MANIFESTS, endpoints, plain_node, pod, starts, status, until};
 
@@ -167,6 +172,12 @@ fn a_pod_that_goes_without_a_word_leaves_nothing() {
             thread::sleep(Duration::from_millis(1));
         }
         println!("record and pins were gone after {:?}", start.elapsed());
+        // The agent looks around once a second.
+        assert!(
+            start.elapsed() < Duration::from_millis(400),
+            "{:?}",
+            start.elapsed()
+        );
         until("the pod is forgotten", || endpoints().is_empty());
 
         // With nobody there to see it.
@@ -180,8 +191,21 @@ fn a_pod_that_goes_without_a_word_leaves_nothing() {
         agent.terminate();
         ip(&format!("link del {interface}")).unwrap();
         assert!(record(ifindex));
+        let mut kernel = Kernel::load_or_adopt(BPFFS).unwrap();
+        let key = FlowKey {
+            ifindex,
+            ..FlowKey::default()
+        };
+        assert_eq!(kernel.seed(&[(key, FlowEntry::default())]).unwrap(), 1);
         let _agent = unchained();
         assert!(!record(ifindex));
+        until("its connections are forgotten", || {
+            kernel
+                .flows()
+                .unwrap()
+                .iter()
+                .all(|(key, _)| key.ifindex != ifindex)
+        });
         until("its pins are gone", || {
             attach::links(&pins())
                 .unwrap()
@@ -229,5 +253,40 @@ fn a_pod_is_known_by_its_record_where_the_cache_is_missing() {
         fs::rename("/var/lib/cni/elsewhere", "/var/lib/cni/results").unwrap();
         let output = pod(&node, "del", "old");
         assert!(output.status.success(), "{}", crate::plugin::node::text(&output));
+    });
+}
+
+#[test]
+fn a_pod_that_started_without_an_agent_is_taken_over_when_there_is_one() {
+    sandbox::run(|| {
+        let (node, _) = plain_node();
+        unchained().terminate();
+        fs::copy(
+            program("vethwall-cni").unwrap(),
+            Path::new(BIN).join(conflist::PLUGIN),
+        )
+        .unwrap();
+        let entry = r#"{"type":"vethwall-cni","failOpenNamespaces":["shop"]}"#;
+        let list = conflist::insert(FLANNEL, entry).unwrap();
+        fs::write(Path::new(CONF).join("10-flannel.conflist"), list).unwrap();
+        starts(&node, "new");
+        let new = |link: &attach::PinnedLink| link.alive && link.program == "to_pod";
+        let before = attach::links(&pins())
+            .unwrap()
+            .iter()
+            .filter(|link| new(link))
+            .count();
+        assert_eq!(
+            before, 1,
+            "the pod that ran is still enforced, the new one is open"
+        );
+        let _agent = unchained();
+        assert_eq!(
+            endpoints(),
+            ["new", "old"]
+                .map(|name| (name.into(), "enforcing".into()))
+                .into()
+        );
+        assert_eq!(found_by("new"), "cache");
     });
 }

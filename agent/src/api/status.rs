@@ -50,6 +50,9 @@ pub struct Status {
     /// What this agent was told to do where upstream leaves it open.
     #[serde(default)]
     pub settings: Settings,
+    /// What becomes of pods that start while no agent answers.
+    #[serde(default)]
+    pub failure_policy: FailurePolicy,
     /// Connections that the kernel knew and the programs did not.
     #[serde(default)]
     pub connections: Connections,
@@ -343,6 +346,32 @@ pub struct Settings {
     pub existing_connections: ExistingConnections,
     /// What a pod sends to its own node.
     pub own_node_egress: OwnNodeEgress,
+}
+
+/// What becomes of pods that start while no agent answers: they wait (`closed`), but for those of some namespaces (`open`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "mode")]
+pub enum FailurePolicy {
+    /// Every pod waits for its policies.
+    #[default]
+    Closed,
+    /// Those of the other namespaces do; of these they start without enforcement.
+    Open {
+        /// The namespaces, in order.
+        namespaces: Vec<String>,
+    },
+}
+
+impl FailurePolicy {
+    /// Open for these namespaces, or closed where there are none.
+    pub fn new(open: &[String]) -> Self {
+        if open.is_empty() {
+            return Self::Closed;
+        }
+        Self::Open {
+            namespaces: open.to_vec(),
+        }
+    }
 }
 
 /// What becomes of connections that run while policy changes, and of those that are older than vethwall.

@@ -26,7 +26,12 @@ use vethwall_datapath::Choice;
 
 /// What the plugin is told by its entry: only what is not as usual.
 #[must_use]
-pub fn entry(run_dir: &std::path::Path, bpffs: &std::path::Path, hook: Choice) -> String {
+pub fn entry(
+    run_dir: &std::path::Path,
+    bpffs: &std::path::Path,
+    hook: Choice,
+    fail_open_namespaces: &[String],
+) -> String {
     let mut entry = serde_json::Map::new();
     entry.insert("type".to_owned(), PLUGIN.into());
     for (key, value, usual) in [("runDir", run_dir, RUN_DIR), ("bpffs", bpffs, BPFFS)] {
@@ -36,6 +41,9 @@ pub fn entry(run_dir: &std::path::Path, bpffs: &std::path::Path, hook: Choice) -
     }
     if let Choice::Only(hook) = hook {
         entry.insert("hook".to_owned(), hook.to_string().into());
+    }
+    if !fail_open_namespaces.is_empty() {
+        entry.insert("failOpenNamespaces".to_owned(), fail_open_namespaces.into());
     }
     serde_json::Value::Object(entry).to_string()
 }
@@ -50,11 +58,17 @@ mod tests {
 
     #[test]
     fn the_entry_says_what_is_not_as_usual() {
-        let usual = entry(Path::new(RUN_DIR), Path::new(BPFFS), Choice::Best);
+        let usual = entry(Path::new(RUN_DIR), Path::new(BPFFS), Choice::Best, &[]);
         assert_eq!(usual, vethwall_cni::conflist::default_entry());
-        let other = entry(Path::new("/run/x"), Path::new("/bpf"), Choice::Only(Hook::Clsact));
-        let wanted =
-            serde_json::json!({"type": PLUGIN, "runDir": "/run/x", "bpffs": "/bpf", "hook": "clsact"});
+        let other = entry(
+            Path::new("/run/x"),
+            Path::new("/bpf"),
+            Choice::Only(Hook::Clsact),
+            &["a".to_owned()],
+        );
+        let wanted = serde_json::json!({
+            "type": PLUGIN, "runDir": "/run/x", "bpffs": "/bpf", "hook": "clsact", "failOpenNamespaces": ["a"]
+        });
         assert_eq!(serde_json::from_str::<serde_json::Value>(&other).unwrap(), wanted);
     }
 }

@@ -34,6 +34,10 @@ are given several lists, and on CRI-O it is dropin if the runtime reads such fil
 The runtime (containerd, k3s', MicroK8s' or CRI-O) is asked over its socket which directories it
 reads and whether it has read the chain; it is told nothing. Without it, the usual directories.
 
+A pod does not start while its policies can not be in force. For namespaces that the node can not
+do without, --fail-open-namespaces a,b says otherwise: while no agent answers, their pods start
+without enforcement, and an agent that is back takes them over. The chain entry tells the plugin.
+
 The tables of connections have room for 512 a pod of --max-pods. Those that the kernel has already
 keep their size, so that no connection is forgotten, until the node is booted again.
 
@@ -89,6 +93,9 @@ pub(crate) struct AgentArgs {
         default_value_t
     )]
     chain: ChainMode,
+    /// Namespaces whose pods start unprotected while no agent answers.
+    #[arg(long, value_name = "NS", value_delimiter = ',', value_parser = namespace)]
+    fail_open_namespaces: Vec<String>,
     /// The plugin's program, to install and to put back when it is lost.
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
@@ -128,7 +135,10 @@ impl AgentArgs {
             Some(node) => node,
             None => host_name()?,
         };
-        let entry = chain::entry(&global.run_dir, &self.bpffs, self.hook);
+        let mut fail_open = self.fail_open_namespaces;
+        fail_open.sort();
+        fail_open.dedup();
+        let entry = chain::entry(&global.run_dir, &self.bpffs, self.hook, &fail_open);
         Ok(AgentConfig {
             manifests: self.manifests,
             node,
@@ -141,6 +151,7 @@ impl AgentArgs {
                 existing_connections: self.existing_connections,
                 own_node_egress: self.own_node_egress,
             },
+            fail_open_namespaces: fail_open,
             hook: self.hook,
             max_pods: self.max_pods,
             chain: keeper::Settings {
@@ -154,6 +165,20 @@ impl AgentArgs {
             log_level: self.log,
             log_color,
         })
+    }
+}
+
+/// A name that a namespace may have (RFC 1123 label): a typing mistake must not open nothing in silence.
+fn namespace(text: &str) -> Result<String, String> {
+    let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let good = (1..=63).contains(&text.len())
+        && text.chars().all(inside)
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    if good {
+        Ok(text.to_owned())
+    } else {
+        Err("no namespace has such a name; patterns are not understood".to_owned())
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
 use crate::api::{
     Client, ClientError, Request, Response, Status,
     chain::ChainState,
-    status::{AgentState, Endpoint, EndpointState, Isolation, ManifestProblem},
+    status::{AgentState, Endpoint, EndpointState, FailurePolicy, Interfaces, Isolation, ManifestProblem},
 };
 
 /// From here a map is nearly full.
@@ -173,6 +173,57 @@ fn facts(status: &Status, out: &mut String) {
             settings.own_node_egress.name()
         ),
     );
+    if let Some(open) = fail_open(&status.failure_policy) {
+        fact("Failures", paint(open, warn()));
+    }
+    if let Some(text) = interfaces(&status.interfaces) {
+        fact("Strangers", text);
+    }
+}
+
+/// The namespaces that are not safe while the agent is away, for a line of its own.
+fn fail_open(policy: &FailurePolicy) -> Option<String> {
+    match policy {
+        FailurePolicy::Closed => None,
+        FailurePolicy::Open { namespaces } => Some(format!(
+            "OPEN while no agent answers, for pods of {}",
+            namespaces
+                .iter()
+                .map(|name| escape(name))
+                .collect::<Vec<_>>()
+                .join(", ")
+        )),
+    }
+}
+
+/// Interfaces beside the known pods', where there is something to be said.
+fn interfaces(interfaces: &Interfaces) -> Option<String> {
+    let closed = interfaces
+        .strangers
+        .iter()
+        .filter(|stranger| stranger.closed)
+        .count();
+    let open = interfaces.strangers.len() - closed;
+    let number = usize::try_from(interfaces.identified).unwrap_or(usize::MAX);
+    let parts = [
+        (
+            number,
+            "came past the plugin and was found",
+            "came past the plugin and were found",
+        ),
+        (closed, "of no known pod, closed", "of no known pods, closed"),
+        (
+            open,
+            "of no known pod, left alone",
+            "of no known pods, left alone",
+        ),
+    ];
+    let parts: Vec<String> = parts
+        .into_iter()
+        .filter(|(number, ..)| *number > 0)
+        .map(|(number, one, many)| count(number, one, many))
+        .collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 fn endpoints(status: &Status, out: &mut String) {

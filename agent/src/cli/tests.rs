@@ -407,6 +407,8 @@ fn the_agent_gets_its_flags() {
         "250",
         "--chain",
         "own",
+        "--fail-open-namespaces",
+        "ops,kube-system,ops",
         "--plugin",
         "/p",
         "--cni-conf-dir",
@@ -436,6 +438,7 @@ fn the_agent_gets_its_flags() {
                 existing_connections: ExistingConnections::Keep,
                 own_node_egress: OwnNodeEgress::Allow,
             },
+            fail_open_namespaces: vec!["kube-system".to_owned(), "ops".to_owned()],
             hook: Choice::Only(vethwall_datapath::Hook::Clsact),
             max_pods: 250,
             chain: crate::chain::keeper::Settings {
@@ -444,7 +447,8 @@ fn the_agent_gets_its_flags() {
                     conf: "/net.d".into(),
                     bin: "/bin.d".into(),
                 },
-                entry: r#"{"type":"vethwall-cni","runDir":"/r","bpffs":"/b","hook":"clsact"}"#.to_owned(),
+                entry: r#"{"type":"vethwall-cni","runDir":"/r","bpffs":"/b","hook":"clsact","failOpenNamespaces":["kube-system","ops"]}"#
+                    .to_owned(),
                 plugin: Some("/p".into()),
                 runtime: crate::cri::Socket::Detect,
             },
@@ -469,6 +473,8 @@ fn the_agent_gets_its_flags() {
     for wrong in [
         ["--hook", "xdp"],
         ["--max-pods", "0"],
+        ["--fail-open-namespaces", "kube-*"],
+        ["--fail-open-namespaces", "a,,b"],
         ["--max-pods", "many"],
         ["--chain", "first"],
     ] {

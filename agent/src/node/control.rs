@@ -296,7 +296,10 @@ impl<M: Maps> Control<M> {
 
 #[cfg(test)]
 mod tests {
-    use vethwall_common::entry::{Entry, Key};
+    use vethwall_common::{
+        entry::{Entry, Key},
+        flow::{FlowEntry, FlowKey},
+    };
     use vethwall_datapath::fake::Fake;
     use vethwall_policy::{
         model::{Mode, NetworkPolicy, Object, Pod},
@@ -419,6 +422,42 @@ mod tests {
         assert!(control.enforcing(7) && control.failures().is_empty());
         assert_ne!(control.observed().endpoints[&7].ingress.slot(), open.slot());
         assert_eq!(control.applied_digest(), "2");
+    }
+
+    #[test]
+    fn a_number_that_is_given_anew_inherits_nothing() {
+        let mut control = control(Fake::new());
+        let flow = |ifindex| FlowKey {
+            ifindex,
+            ..FlowKey::default()
+        };
+        control.set_objects(objects("1", vec![pod("web", "10.0.0.2"), pod("db", "10.0.0.3")]));
+        control.attach(endpoint("web", 7, "10.0.0.2"));
+        assert!(control.in_sync().is_none(), "nothing may be swept yet");
+        assert!(control.sync());
+        let flows = [7, 8, 9].map(|ifindex| (flow(ifindex), FlowEntry::default()));
+        assert_eq!(control.maps_mut().seed(&flows).unwrap(), 3);
+        // Before anything is compiled anew: the next interface may be attached at any moment.
+        control.detach(7);
+        assert_eq!(control.maps().get(&Key::Endpoint(7)), None);
+        control.attach(endpoint("db", 7, "10.0.0.3"));
+        assert!(control.sync());
+        assert!(control.enforcing(7));
+        let left = |control: &Control<Fake>| {
+            let flows = control.maps().flows().unwrap();
+            flows.iter().map(|(key, _)| key.ifindex).collect::<Vec<_>>()
+        };
+        assert_eq!(left(&control), [8, 9]);
+        // A record that can not be taken away is tried again, and connections go after it.
+        control.maps_mut().fail_on(Key::Endpoint(7));
+        control.detach(7);
+        assert!(control.close(7).is_err());
+        control.maps_mut().heal();
+        assert!(control.sync());
+        assert_eq!(control.maps().get(&Key::Endpoint(7)), None);
+        let in_sync = control.in_sync().unwrap();
+        assert_eq!(control.sweep_all_but(&[9].into(), in_sync).unwrap(), 1);
+        assert_eq!(left(&control), [9]);
     }
 
     // Covers: SEMANTICS 43

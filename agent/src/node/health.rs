@@ -12,8 +12,8 @@ use super::thread::{Known, Node};
 use crate::api::{
     Mode, PolicyName,
     status::{
-        AgentState, Bridge, Counter, Endpoint, EndpointState, Events, Interfaces, Isolation, Manifests,
-        MapUse, Phase, Policy, Problem, Status, Stranger,
+        AgentState, Bridge, Counter, Endpoint, EndpointState, Events, FailurePolicy, Interfaces, Isolation,
+        Manifests, MapUse, Phase, Policy, Problem, Status, Stranger,
     },
 };
 use crate::chain::keeper::Told;
@@ -103,6 +103,7 @@ impl Node {
                     .unwrap_or_default(),
             },
             settings: self.settings,
+            failure_policy: FailurePolicy::new(&self.places.fail_open_namespaces),
             connections: self
                 .connections
                 .counts(self.watched.unasked.load(Ordering::Relaxed)),

@@ -137,6 +137,37 @@ impl Node {
         true
     }
 
+    /// Removes the pins of interfaces that are gone.
+    pub(super) fn collect_pins(&self) {
+        if self.control.in_sync().is_some()
+            && let Err(error) = attach::collect_garbage(&self.pins)
+        {
+            warn!(
+                "can not remove the pins of interfaces that are gone: {}",
+                error.chain()
+            );
+        }
+    }
+
+    /// Forgets the connections of pods that went while no agent looked.
+    pub(super) fn sweep(&mut self, all: &[Interface]) {
+        let Some(in_sync) = self.control.in_sync().filter(|_| !self.swept) else {
+            return;
+        };
+        let living = all.iter().map(|link| link.ifindex).collect();
+        match self.control.sweep_all_but(&living, in_sync) {
+            Ok(0) => self.swept = true,
+            Ok(connections) => {
+                self.swept = true;
+                info!(connections, "connections of pods that are gone are forgotten");
+            }
+            Err(error) => warn!(
+                "can not forget the connections of pods that are gone: {}",
+                error.chain()
+            ),
+        }
+    }
+
     /// Looks for the owners of strangers, between two ticks.
     pub(super) fn look_for_owners(&mut self) {
         self.looked_for_owners = Instant::now();

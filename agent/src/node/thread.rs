@@ -54,6 +54,8 @@ pub struct Places {
     pub cni_cache: PathBuf,
     /// Name of the pods' bridge.
     pub bridge: String,
+    /// Namespaces whose pods start unprotected while no agent answers. The plugin decides; it is told here.
+    pub fail_open_namespaces: Vec<String>,
     /// How programs are attached.
     pub hook: Choice,
     /// For how many pods there is room for connections.
@@ -111,7 +113,7 @@ pub struct Node {
     /// How often the kernel could not tell all changes of interfaces.
     pub(super) changes_lost: u64,
     /// Connections of pods that went while no agent looked are forgotten.
-    swept: bool,
+    pub(super) swept: bool,
     pub(super) waiting: Vec<Waiting>,
     /// When the plugin came last with a pod.
     pub(super) added: Option<Instant>,
@@ -381,37 +383,6 @@ impl Node {
         self.tell_losses();
         self.settle_hooks();
         self.collect_pins();
-    }
-
-    /// Removes the pins of interfaces that are gone.
-    pub(super) fn collect_pins(&self) {
-        if self.control.in_sync().is_some()
-            && let Err(error) = attach::collect_garbage(&self.pins)
-        {
-            warn!(
-                "can not remove the pins of interfaces that are gone: {}",
-                error.chain()
-            );
-        }
-    }
-
-    /// Forgets the connections of pods that went while no agent looked.
-    fn sweep(&mut self, all: &[surroundings::Interface]) {
-        let Some(in_sync) = self.control.in_sync().filter(|_| !self.swept) else {
-            return;
-        };
-        let living = all.iter().map(|link| link.ifindex).collect();
-        match self.control.sweep_all_but(&living, in_sync) {
-            Ok(0) => self.swept = true,
-            Ok(connections) => {
-                self.swept = true;
-                info!(connections, "connections of pods that are gone are forgotten");
-            }
-            Err(error) => warn!(
-                "can not forget the connections of pods that are gone: {}",
-                error.chain()
-            ),
-        }
     }
 
     /// After an uninstall: takes everything off, and is only there to be asked.

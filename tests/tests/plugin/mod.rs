@@ -368,3 +368,74 @@ fn every_error_is_json_with_its_code() {
         );
     });
 }
+
+/// Namespaces that the node can not do without: while nobody answers, and only then, their pods start unprotected.
+#[test]
+fn a_namespace_that_fails_open_does_so_only_where_nobody_answers() {
+    sandbox::run(|| {
+        ip("netns add pod").unwrap();
+        ip("link add vpod type veth peer name eth0 netns pod").unwrap();
+        let environment = [
+            ("CNI_CONTAINERID", "c"),
+            ("CNI_NETNS", NETNS),
+            ("CNI_IFNAME", "eth0"),
+            ("CNI_ARGS", ARGS),
+        ];
+        let stdin = |namespaces: &str| {
+            format!(
+                "{{\"cniVersion\":\"0.3.1\",\"failOpenNamespaces\":[{namespaces}],\"prevResult\":{{\"x\":1}}}}"
+            )
+        };
+        let listed = stdin("\"kube-system\",\"shop\"");
+        let opened = (true, "{\"x\":1}".to_owned());
+        let programs = || {
+            attach::links(&pins())
+                .unwrap()
+                .iter()
+                .filter(|link| link.alive)
+                .count()
+        };
+        // No agent has ever run; then one was there and is gone, so that there is something to attach.
+        assert_eq!(call("ADD", &environment, &listed), opened);
+        let _kernel = load();
+        assert_eq!(call("ADD", &environment, &listed), opened);
+        assert_eq!(
+            programs(),
+            0,
+            "what is attached and has no record drops everything"
+        );
+        assert_eq!(
+            error(call("ADD", &environment, &stdin("\"kube-system\""))).0,
+            u64::from(code::TRY_LATER)
+        );
+        assert_eq!(programs(), 2);
+        // An agent that says no has a reason.
+        let agent = Agent::start(|_| Response::failed(code::TRY_LATER, "not yet"));
+        let (refused, said) = error(call("ADD", &environment, &listed));
+        assert!(
+            refused == u64::from(code::TRY_LATER) && said.contains("not yet"),
+            "{said}"
+        );
+        assert_eq!(programs(), 2);
+        drop(agent);
+        // One that hangs is none.
+        fs::remove_file(proto::socket(Path::new(proto::RUN_DIR))).unwrap();
+        let silent = UnixListener::bind(proto::socket(Path::new(proto::RUN_DIR))).unwrap();
+        let start = Instant::now();
+        assert_eq!(call("ADD", &environment, &listed), opened);
+        assert!(
+            start.elapsed() < Duration::from_millis(8500),
+            "{:?}",
+            start.elapsed()
+        );
+        assert_eq!(programs(), 0);
+        drop(silent);
+        // What is wrong with the pod stays wrong.
+        ip("-n pod link del eth0").unwrap();
+        ip("-n pod link add eth0 type bridge").unwrap();
+        assert_eq!(
+            error(call("ADD", &environment, &listed)).0,
+            u64::from(code::CONFIG)
+        );
+    });
+}

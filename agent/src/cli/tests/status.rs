@@ -1,6 +1,7 @@
 //! `vethwall status`.
 
 use super::*;
+use crate::api::status::{FailurePolicy, Stranger};
 
 #[test]
 fn a_healthy_node() {
@@ -63,6 +64,36 @@ fn everything_that_is_wrong_is_listed_and_is_1() {
     ] {
         assert!(ran.out.contains(part), "{part}\nin\n{}", ran.out);
     }
+}
+
+#[test]
+fn what_is_not_closed_is_told() {
+    let mut status = healthy();
+    status.failure_policy = FailurePolicy::new(&["kube-system".to_owned(), "ops".to_owned()]);
+    status.interfaces.identified = 2;
+    status.interfaces.strangers = vec![Stranger {
+        interface: "veth9".to_owned(),
+        closed: true,
+    }];
+    let (_, ran) = asked(
+        &[Response::Status(Box::new(status.clone())), Response::End],
+        &["status"],
+    );
+    for part in [
+        "Failures   OPEN while no agent answers, for pods of kube-system, ops\n",
+        "Strangers  2 came past the plugin and were found; 1 of no known pod, closed\n",
+    ] {
+        assert!(ran.out.contains(part), "{part}\nin\n{}", ran.out);
+    }
+    let json = serde_json::to_value(&status).unwrap();
+    assert_eq!(
+        json["failurePolicy"],
+        serde_json::json!({"mode": "open", "namespaces": ["kube-system", "ops"]})
+    );
+    assert_eq!(
+        serde_json::to_value(healthy()).unwrap()["failurePolicy"],
+        serde_json::json!({"mode": "closed"})
+    );
 }
 
 #[test]
