@@ -127,6 +127,7 @@ struct Keeper {
     foreign: Option<Instant>,
     /// Since when, in an uninstall, no list names us.
     unchained_since: Option<Instant>,
+    installer: binary::Installer,
     /// Why the plugin could not be installed.
     install_error: Option<String>,
     said: Vec<String>,
@@ -153,6 +154,7 @@ impl Keeper {
             repairs: Vec::new(),
             foreign: None,
             unchained_since: None,
+            installer: binary::Installer::default(),
             install_error: None,
             said: Vec::new(),
         }
@@ -163,7 +165,7 @@ impl Keeper {
             return;
         };
         let bin = &self.settings.places.bin;
-        self.install_error = match binary::install(plugin, bin) {
+        self.install_error = match self.installer.install(plugin, bin) {
             Ok(true) => {
                 info!(directory = %bin.display(), "the plugin is installed");
                 None

@@ -261,8 +261,11 @@ fn refused() -> &'static [u8] {
     bytes.leak()
 }
 
+/// Done to the directory of a version.
+type Act = fn(u32);
+
 /// Everything that can fail on the way, each for a real reason; and what takes the reason away.
-const FAILURES: [(&str, fn(u32), fn(u32)); 5] = [
+const FAILURES: [(&str, Act, Act); 5] = [
     ("the kernel refuses the programs", |_| {}, |_| {}),
     ("bpffs takes nothing", |_| remount("ro"), |_| remount("rw")),
     (
