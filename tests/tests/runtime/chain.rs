@@ -14,8 +14,8 @@ use vethwall_tests::{
 };
 
 use super::{
-    DELAYED, OPEN, Plain, arrived, assert_enforced_from_the_first, chained, directory, on_a_node, own_list,
-    plain, refused, start_sender, unchained,
+    DELAYED, OPEN, Plain, a_moment, arrived, assert_enforced_from_the_first, chained, directory, on_a_node,
+    own_list, plain, refused, start_sender, unchained,
 };
 
 #[test]
@@ -95,7 +95,9 @@ fn a_drop_in_is_ignored_by_releases_before_2_1() {
                 .is_some_and(|state| state == "enforcing"))
         };
         node.until("the agent has found the pod", found)?;
-        node.until("what is allowed arrives", || Ok(!arrived(node, "open", "new")?.is_empty()))?;
+        node.until("what is allowed arrives", || {
+            Ok(!arrived(node, "open", "new")?.is_empty())
+        })?;
         a_moment();
         assert_eq!(arrived(node, "open", "new")?.len(), 1);
         leave(plain, &[&new, &open])
