@@ -103,10 +103,12 @@ impl Node {
 
     /// Closes a stranger, whatever a record says that an earlier interface of this number left.
     pub(super) fn shut(&mut self, link: &Interface) {
+        // Not by clsact where there is tcx, though that is quicker: the chain may not be through, and the bandwidth plugin
+        // could not add its `ingress` queueing discipline beside one.
         let closed = self
             .control
             .close(link.ifindex)
-            .and_then(|()| attach::close_endpoint(&self.pins, link.ifindex, &link.name, self.places.hook));
+            .and_then(|()| attach::attach_endpoint(&self.pins, link.ifindex, &link.name, self.places.hook));
         match closed {
             Ok(_) => {
                 info!(interface = %link.name, "an interface that nobody announced is on the bridge; it is closed until its pod is known");
