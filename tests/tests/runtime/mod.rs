@@ -112,14 +112,12 @@ fn directory(path: &str) -> Result<BTreeMap<String, Vec<u8>>> {
     entries.collect()
 }
 
-/// What a pod has on its node, and leaves there if somebody is careless: lease, cached result, interface, and our programs
-/// on it.
+/// What a pod has on its node, and leaves there if somebody is careless: lease, cached result, interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Traces {
     leases: usize,
     results: usize,
     interfaces: usize,
-    programs: usize,
 }
 
 impl Traces {
@@ -141,7 +139,6 @@ impl Traces {
                 .filter(|name| name.starts_with("cbr0-"))
                 .count(),
             interfaces: veths.lines().count(),
-            programs: programs()?,
         })
     }
 }
@@ -202,7 +199,7 @@ fn refused<T: std::fmt::Debug>(outcome: Result<T>) -> String {
     format!("{:#}", outcome.unwrap_err())
 }
 
-/// Programs in force.
+/// Pinned links in force: two a pod, once it has settled on tcx, and the bridge's.
 fn programs() -> Result<usize> {
     hooks::judging(&Pins::new(BPFFS)).map_err(|error| anyhow!(error.chain()))
 }
