@@ -20,8 +20,8 @@ use vethwall_tests::sandbox::{self, BPFFS, ip, program};
 
 use crate::plugin::node::{FLANNEL, Node, call, error, text};
 
-const CONF: &str = "/run/net.d";
-const BIN: &str = "/run/bin";
+pub(crate) const CONF: &str = "/run/net.d";
+pub(crate) const BIN: &str = "/run/bin";
 const MANIFESTS: &str = "/run/manifests";
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -45,16 +45,21 @@ metadata: {name: deny, namespace: shop}
 spec: {podSelector: {}, policyTypes: [Ingress]}
 ";
 
-struct Agent(Child);
+pub(crate) struct Agent(Child);
 
 impl Agent {
-    fn start(mode: &str) -> Self {
+    pub(crate) fn start(mode: &str) -> Self {
+        Self::of("vethwall", mode)
+    }
+
+    /// Another program as the agent.
+    pub(crate) fn of(name: &str, mode: &str) -> Self {
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open("/run/agent.log")
             .unwrap();
-        let child = Command::new(program("vethwall").unwrap())
+        let child = Command::new(program(name).unwrap())
             .args(["agent", "--manifests", MANIFESTS, "--node", "n", "--chain", mode])
             .args(["--cni-conf-dir", CONF, "--cni-bin-dir", BIN, "--plugin"])
             .arg(program("vethwall-cni").unwrap())
@@ -64,13 +69,13 @@ impl Agent {
         Self(child)
     }
 
-    fn steady(mode: &str) -> Self {
+    pub(crate) fn steady(mode: &str) -> Self {
         let agent = Self::start(mode);
         until("the agent is steady", || status()["phase"] == "steady");
         agent
     }
 
-    fn terminate(mut self) {
+    pub(crate) fn terminate(mut self) {
         kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM).unwrap();
         assert!(self.0.wait().unwrap().success());
     }
@@ -82,7 +87,7 @@ impl Drop for Agent {
     }
 }
 
-fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
         let log = || fs::read_to_string("/run/agent.log").unwrap_or_default();
@@ -96,7 +101,7 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-fn vethwall(args: &[&str]) -> Output {
+pub(crate) fn vethwall(args: &[&str]) -> Output {
     Command::new(program("vethwall").unwrap())
         .args(args)
         .stdin(Stdio::null())
@@ -104,16 +109,16 @@ fn vethwall(args: &[&str]) -> Output {
         .unwrap()
 }
 
-fn uninstall(more: &[&str]) -> Output {
+pub(crate) fn uninstall(more: &[&str]) -> Output {
     vethwall(&[&["uninstall", "--cni-conf-dir", CONF, "--cni-bin-dir", BIN], more].concat())
 }
 
 /// Null while nobody answers.
-fn status() -> Value {
+pub(crate) fn status() -> Value {
     serde_json::from_slice(&vethwall(&["status", "-o", "json"]).stdout).unwrap_or_default()
 }
 
-fn endpoints() -> BTreeMap<String, String> {
+pub(crate) fn endpoints() -> BTreeMap<String, String> {
     let status = status();
     let endpoints = status["endpoints"].as_array().cloned().unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -123,7 +128,7 @@ fn endpoints() -> BTreeMap<String, String> {
         .collect()
 }
 
-fn directory(path: &str) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn directory(path: &str) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(path).unwrap() {
         let entry = entry.unwrap();
@@ -137,22 +142,22 @@ fn directory(path: &str) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
-fn pod(node: &Node, verb: &str, name: &str) -> Output {
+pub(crate) fn pod(node: &Node, verb: &str, name: &str) -> Output {
     let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME={name};K8S_POD_UID=u-{name}");
     node.cnitool_as(verb, &format!("/run/netns/{name}"), &args)
 }
 
-fn starts(node: &Node, name: &str) {
+pub(crate) fn starts(node: &Node, name: &str) {
     let output = pod(node, "add", name);
     assert!(output.status.success(), "{}", text(&output));
 }
 
-fn flannel_writes() {
+pub(crate) fn flannel_writes() {
     fs::write(Path::new(CONF).join("10-flannel.conflist"), FLANNEL).unwrap();
 }
 
 /// A node as kube-flannel leaves it, with a pod that runs; and what is in its CNI directories.
-fn plain_node() -> (Node, [BTreeMap<String, Vec<u8>>; 2]) {
+pub(crate) fn plain_node() -> (Node, [BTreeMap<String, Vec<u8>>; 2]) {
     let node = Node::new(FLANNEL);
     fs::remove_file(Path::new(BIN).join("vethwall-cni")).unwrap();
     fs::create_dir(MANIFESTS).unwrap();
@@ -165,7 +170,7 @@ fn plain_node() -> (Node, [BTreeMap<String, Vec<u8>>; 2]) {
     (node, before)
 }
 
-fn programs() -> usize {
+pub(crate) fn programs() -> usize {
     attach::links(&Pins::new(BPFFS))
         .unwrap()
         .iter()
