@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     api::{
-        chain::{Chain, ChainMode, ChainState},
+        chain::{self, Chain, ChainMode, ChainState},
         status::Problem,
     },
     cri::{self, Runtime, view::Cni},
@@ -37,6 +37,8 @@ const PATIENCE: usize = 5;
 const FIGHT: Duration = Duration::from_secs(600);
 /// The longest time between two repairs.
 const LONGEST: Duration = Duration::from_secs(60);
+/// Pods of some runtime handlers come by another chain.
+const HANDLERS: &str = "CNI009";
 /// Between two looks while the runtime has not read what was written.
 const SOON: Duration = Duration::from_millis(100);
 
@@ -72,6 +74,16 @@ pub struct Told {
     pub problems: Vec<Problem>,
     /// Since when the runtime calls our plugin; where it does not tell, since when the file is in place.
     pub since: Option<Instant>,
+}
+
+impl Told {
+    /// The runtime itself said that it calls our plugin, for every pod.
+    pub fn is_certain(&self) -> bool {
+        let says = |runtime: &chain::Runtime| runtime.error.is_none() && runtime.names_us == Some(true);
+        self.chain.state == ChainState::Chained
+            && self.chain.runtime.as_ref().is_some_and(says)
+            && !self.problems.iter().any(|problem| problem.code == HANDLERS)
+    }
 }
 
 impl Shared {
@@ -377,7 +389,7 @@ impl Keeper {
         let handlers = self.readback.handlers();
         if !handlers.is_empty() {
             problems.push(Problem::new(
-                "CNI009",
+                HANDLERS,
                 format!(
                     "pods of the runtime handlers {} come by CNI directories of their own, which do not name the plugin: they are \
                      found and protected after they started",

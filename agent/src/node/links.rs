@@ -22,7 +22,7 @@ use vethwall_datapath::{
     veth,
 };
 
-use super::{Input, existing, thread::Node};
+use super::{Input, existing, strangers::WIRING, thread::Node};
 use crate::api::status::FoundBy;
 
 /// Between two tries to subscribe.
@@ -95,10 +95,38 @@ impl Node {
         if replaced {
             self.forget(link.ifindex);
         }
-        if self.strangers.see(link, self.ready, Instant::now()) {
+        // A record that an interface of this number left must not open it, whoever attaches the programs.
+        if self.ready && self.control.close(link.ifindex).is_err() {
+            self.shut(link);
+        } else if self
+            .strangers
+            .see(link, self.ready, self.patience(), Instant::now())
+        {
             self.shut(link);
         }
         replaced
+    }
+
+    /// For how long a stranger may be a pod that the plugin is about to announce.
+    fn patience(&self) -> Duration {
+        if self.watched.chain.told().is_certain() {
+            WIRING
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// Looks at everybody who may be a stranger, and closes those that must be.
+    pub(super) fn look_at_strangers(&mut self, all: &[Interface]) {
+        let judged = |port: &Interface| surroundings::is_judged(&self.pins, port.ifindex).unwrap_or(false);
+        let is_pod = |ifindex| self.interfaces.contains_key(&ifindex);
+        let (bridge, patience) = (&self.places.bridge, self.patience());
+        let open = self
+            .strangers
+            .see_all(all, bridge, is_pod, judged, self.ready, patience);
+        for link in open {
+            self.shut(link);
+        }
     }
 
     /// Closes a stranger, whatever a record says that an earlier interface of this number left.
@@ -176,6 +204,7 @@ impl Node {
         let all = surroundings::interfaces().map_err(|error| error.chain());
         self.note("node's interfaces", all, |node, all| {
             node.look_for_pods(&all);
+            node.look_at_strangers(&all);
             node.ask_runtime();
         });
     }

@@ -6,6 +6,10 @@
 //!                 └ elsewhere ───────────────────────────────► left alone     ─┘   tick; told after [`TOLD_AFTER`]
 //! ```
 //!
+//! A pod that comes by the chain is a stranger too, until the plugin has announced it; and to close it takes a tcx attachment, for
+//! which every other pod that starts has to wait (no clsact: the bandwidth plugin may still have to come). So where the runtime
+//! itself says that it calls the plugin, the plugin is given a moment ([`WIRING`]); everywhere else there is none.
+//!
 //! On a node that is ready, whatever appears on flannel's bridge is a pod until somebody says otherwise: one that came past
 //! our plugin must not send a packet, and one that is no pod's is told by its name. What stood there before may be
 //! anything; to cut it would break what ran before vethwall came.
@@ -19,6 +23,9 @@ use vethwall_datapath::surroundings::Interface;
 
 /// For how long an interface may be nobody's without being told: longer than a pod takes to be wired.
 pub(super) const TOLD_AFTER: Duration = Duration::from_secs(10);
+/// For how long a pod may be on the bridge without its plugin having come, where the runtime says that it calls it. Thirty pods
+/// that start together on two processors take that long.
+pub(super) const WIRING: Duration = Duration::from_millis(500);
 /// The shortest time between two looks.
 const SOON: Duration = Duration::from_millis(50);
 /// From here on the tick looks often enough.
@@ -54,8 +61,8 @@ impl Strangers {
         self.bridge = bridge;
     }
 
-    /// Takes in an interface that is no known pod's. True if it is to be closed.
-    pub(super) fn see(&mut self, link: &Interface, ready: bool, now: Instant) -> bool {
+    /// Takes in an interface that is no known pod's. True if it is to be closed: it was announced by nobody for `patience`.
+    pub(super) fn see(&mut self, link: &Interface, ready: bool, patience: Duration, now: Instant) -> bool {
         if !link.is_veth() {
             return false;
         }
@@ -76,7 +83,10 @@ impl Strangers {
             self.veths.insert(link.ifindex, stranger);
         }
         let known = self.veths.get(&link.ifindex);
-        known.is_some_and(|known| known.bridged && !known.early && !known.closed)
+        known.is_some_and(|known| {
+            let late = now.saturating_duration_since(known.since) >= patience;
+            known.bridged && !known.early && !known.closed && late
+        })
     }
 
     /// All interfaces there are, and which carry our programs. Returns those that are to be closed.
@@ -87,6 +97,7 @@ impl Strangers {
         is_pod: impl Fn(u32) -> bool,
         judged: impl Fn(&Interface) -> bool,
         ready: bool,
+        patience: Duration,
     ) -> Vec<&'i Interface> {
         self.bridge = all
             .iter()
@@ -100,13 +111,13 @@ impl Strangers {
         let strange = all.iter().filter(|link| !is_pod(link.ifindex));
         let mut open = Vec::new();
         for link in strange {
-            self.see(link, ready, now);
+            self.see(link, ready, patience, now);
             let Some(known) = self.veths.get_mut(&link.ifindex).filter(|known| known.bridged) else {
                 continue;
             };
             // Somebody may have taken them off; and an earlier agent or the plugin may have attached them.
             known.closed = judged(link);
-            if self.see(link, ready, now) {
+            if self.see(link, ready, patience, now) {
                 open.push(link);
             }
         }
@@ -157,6 +168,8 @@ mod tests {
     use super::*;
 
     const BRIDGE: u32 = 5;
+    /// Nobody is given a moment.
+    const NOW: Duration = Duration::ZERO;
 
     fn veth(ifindex: u32, name: &str, master: Option<u32>) -> Interface {
         Interface {
@@ -178,33 +191,53 @@ mod tests {
     #[test]
     fn what_appears_on_the_bridge_of_a_ready_node_is_closed_once() {
         let (mut all, now) = (strangers(), Instant::now());
-        assert!(!all.see(&veth(7, "veth7", None), true, now), "on no bridge yet");
+        assert!(
+            !all.see(&veth(7, "veth7", None), true, NOW, now),
+            "on no bridge yet"
+        );
         let port = veth(7, "veth7", Some(BRIDGE));
-        assert!(all.see(&port, true, now));
-        assert!(all.see(&port, true, now), "until it is closed");
+        assert!(all.see(&port, true, NOW, now));
+        assert!(all.see(&port, true, NOW, now), "until it is closed");
         all.closed(7, Err("no".to_owned()));
-        assert!(all.see(&port, true, now), "also after a failure");
+        assert!(all.see(&port, true, NOW, now), "also after a failure");
         all.closed(7, Ok(()));
-        assert!(!all.see(&port, true, now));
+        assert!(!all.see(&port, true, NOW, now));
         // The number is another's: what was done to the old one says nothing.
-        assert!(all.see(&veth(7, "veth8", Some(BRIDGE)), true, now));
+        assert!(all.see(&veth(7, "veth8", Some(BRIDGE)), true, NOW, now));
         // What is no veth, or another bridge's, is no pod of flannel's.
         let tap = Interface {
             kind: Some("tun".to_owned()),
             ..veth(8, "tap8", Some(BRIDGE))
         };
-        assert!(!all.see(&tap, true, now));
-        assert!(!all.see(&veth(9, "veth9", Some(3)), true, now));
+        assert!(!all.see(&tap, true, NOW, now));
+        assert!(!all.see(&veth(9, "veth9", Some(3)), true, NOW, now));
+    }
+
+    #[test]
+    fn a_plugin_that_is_certain_to_come_is_given_a_moment() {
+        let (mut all, start) = (strangers(), Instant::now());
+        let port = veth(7, "veth7", Some(BRIDGE));
+        assert!(!all.see(&port, true, WIRING, start));
+        assert!(!all.see(&port, true, WIRING, start + WIRING / 2));
+        assert!(
+            all.see(&port, true, NOW, start + WIRING / 2),
+            "it is not certain any more"
+        );
+        assert!(all.see(&port, true, WIRING, start + WIRING));
+        // It is looked for more than once in this time.
+        let first = all.next_look(start).unwrap();
+        assert!(first < start + WIRING / 4);
+        assert!(all.next_look(start + WIRING / 2).unwrap() <= start + WIRING);
     }
 
     #[test]
     fn what_was_there_before_is_left_alone() {
         let (mut all, now) = (strangers(), Instant::now());
         let port = veth(7, "veth7", Some(BRIDGE));
-        assert!(!all.see(&port, false, now));
-        assert!(!all.see(&port, true, now), "also when the node is ready");
+        assert!(!all.see(&port, false, NOW, now));
+        assert!(!all.see(&port, true, NOW, now), "also when the node is ready");
         assert_eq!(all.on_the_bridge().filter(|s| s.early && !s.closed).count(), 1);
-        assert!(all.see(&veth(8, "veth8", Some(BRIDGE)), true, now));
+        assert!(all.see(&veth(8, "veth8", Some(BRIDGE)), true, NOW, now));
     }
 
     #[test]
@@ -219,13 +252,13 @@ mod tests {
             veth(8, "veth8", Some(BRIDGE)),
         ];
         let open = |all: &mut Strangers, judged: bool, ready| {
-            let open = all.see_all(&links, "cni0", |pod| pod == 8, |_| judged, ready);
+            let open = all.see_all(&links, "cni0", |pod| pod == 8, |_| judged, ready, NOW);
             open.iter().map(|link| link.ifindex).collect::<Vec<_>>()
         };
         assert_eq!(open(&mut all, false, true), [7]);
         assert_eq!(open(&mut all, true, true), [0; 0]);
         assert_eq!(open(&mut all, false, true), [7], "its programs were taken off");
-        all.see_all(&links[..1], "cni0", |_| false, |_| false, true);
+        all.see_all(&links[..1], "cni0", |_| false, |_| false, true, NOW);
         assert_eq!(all.on_the_bridge().count(), 0, "it is gone");
         assert_eq!(open(&mut all, false, false), [0; 0], "before the node is ready");
     }
@@ -234,7 +267,7 @@ mod tests {
     fn owners_are_looked_for_soon_and_then_less_often() {
         let (mut all, start) = (strangers(), Instant::now());
         assert_eq!(all.next_look(start), None);
-        all.see(&veth(7, "veth7", None), true, start);
+        all.see(&veth(7, "veth7", None), true, NOW, start);
         let (mut looks, mut last) = (0, start);
         while let Some(next) = all.next_look(last) {
             assert!(next >= last + SOON && next < start + 2 * TICK);

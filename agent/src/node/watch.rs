@@ -40,14 +40,7 @@ impl Node {
         self.surroundings
             .taken
             .retain(|_, (_, last)| last.elapsed() < REMEMBERED);
-        let judged = |port: &Interface| interfaces::is_judged(&self.pins, port.ifindex).unwrap_or(false);
-        let is_pod = |ifindex| self.interfaces.contains_key(&ifindex);
-        let open = self
-            .strangers
-            .see_all(all, &self.places.bridge, is_pod, judged, self.ready);
-        for link in open {
-            self.shut(link);
-        }
+        self.look_at_strangers(all);
         let around = &mut self.surroundings;
         let port = surroundings::tunnel_port(all);
         let told = self.control.maps().config().and_then(|mut config| {
