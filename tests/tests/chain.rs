@@ -51,12 +51,17 @@ pub(crate) struct Agent(Child);
 
 impl Agent {
     pub(crate) fn start(mode: &str) -> Self {
+        Self::of("vethwall", mode)
+    }
+
+    /// Another program as the agent.
+    pub(crate) fn of(name: &str, mode: &str) -> Self {
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open("/run/agent.log")
             .unwrap();
-        let child = Command::new(program("vethwall").unwrap())
+        let child = Command::new(program(name).unwrap())
             .args(["agent", "--manifests", MANIFESTS, "--node", "n", "--chain", mode])
             .args(["--cni-conf-dir", CONF, "--cni-bin-dir", BIN, "--plugin"])
             .arg(program("vethwall-cni").unwrap())
@@ -98,7 +103,7 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-fn vethwall(args: &[&str]) -> Output {
+pub(crate) fn vethwall(args: &[&str]) -> Output {
     Command::new(program("vethwall").unwrap())
         .args(args)
         .stdin(Stdio::null())
@@ -106,7 +111,7 @@ fn vethwall(args: &[&str]) -> Output {
         .unwrap()
 }
 
-fn uninstall(more: &[&str]) -> Output {
+pub(crate) fn uninstall(more: &[&str]) -> Output {
     vethwall(&[&["uninstall", "--cni-conf-dir", CONF, "--cni-bin-dir", BIN], more].concat())
 }
 
@@ -125,7 +130,7 @@ pub(crate) fn endpoints() -> BTreeMap<String, String> {
         .collect()
 }
 
-fn directory(path: &str) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn directory(path: &str) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(path).unwrap() {
         let entry = entry.unwrap();

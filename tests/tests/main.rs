@@ -17,6 +17,7 @@ mod live;
 mod packets;
 mod plugin;
 mod problems;
+mod reboot;
 mod rules;
 mod runtime;
 mod semantics;
