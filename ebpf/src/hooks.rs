@@ -10,6 +10,7 @@
 //! - `from_pod` writes the tag on every way out, so that nothing that the pod preset survives.
 //! - A lost tag costs a lookup and never lets a packet through: a packet without one from an isolated pod is judged.
 //! - A tag is believed only about the endpoint that it names, and a packet with a tag is never this node's own.
+//! - What waits for a verdict is dropped where nobody in force can be asked for it.
 //! - Another version's tag is never taken for ours: it says that the packet is a pod's and may not be judged yet.
 //! - From an interface whose endpoint is not in force nothing comes; to it go ARP and neighbour discovery only.
 
@@ -146,10 +147,12 @@ pub(crate) fn from_bridge(frame: Frame) -> i32 {
     } else {
         owner(&case.packet.source)
     };
-    if author == 0 && mark & tag::DEFERRED != 0 {
-        author = named;
+    if mark & tag::DEFERRED != 0 {
+        if author == 0 {
+            author = named;
+        }
         if lookup::endpoint(author, config).is_none() {
-            // It waits for a verdict that nobody can give any more.
+            // It waits for a verdict that nobody can give any more, or not yet.
             return refuse(case, Reason::Pending);
         }
     }
@@ -238,10 +241,14 @@ pub(crate) fn to_pod(frame: Frame) -> i32 {
         } else if mark & tag::DEFERRED == 0 {
             0
         } else {
-            match owner(&source) {
+            let waiting = match owner(&source) {
                 0 => tagged(mark),
                 found => found,
+            };
+            if lookup::endpoint(waiting, config).is_none() {
+                return refuse(case, Reason::Pending);
             }
+            waiting
         };
         if author != 0 && author != ifindex && !judged {
             if second_stage(frame.raw(), case, author) == DROPPED {

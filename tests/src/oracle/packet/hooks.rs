@@ -173,6 +173,7 @@ impl Judge {
         }
         let author = match (named.filter(|_| run.tag & DEFERRED != 0), owner) {
             (_, Some(owner)) if in_force(&owner) => owner,
+            (None, Some(_)) if run.tag & DEFERRED != 0 => return Drop,
             (_, Some(_)) => return Either("nothing comes from a pod whose policy is not in force"),
             (Some(named), None) if in_force(&named) => named,
             (None, None) if run.tag & DEFERRED == 0 => return Pass,
@@ -261,7 +262,10 @@ impl Judge {
             let author = match &sender {
                 Some(sender) if judged_by(sender) => None,
                 Some(sender) => Some(sender.clone()),
-                None if run.tag & DEFERRED != 0 => owner.or(named),
+                None if run.tag & DEFERRED != 0 => match owner.or(named) {
+                    Some(author) if self.node.pod(author.interface).is_some() => Some(author),
+                    _ => return Drop, // it waits for a verdict that nobody can give
+                },
                 None => None,
             };
             let author = author.filter(|author| {
