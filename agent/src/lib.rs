@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod bounded;
 pub mod chain;
 pub mod cli;
 pub mod cni_cache;

@@ -1,6 +1,6 @@
 //! What the runtime hands over: environment variables and the configuration on standard input.
 
-use std::{borrow::Cow, path::PathBuf};
+use std::{borrow::Cow, ffi::OsString, path::PathBuf};
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -13,6 +13,8 @@ use crate::{code, error::CniError, proto::RUN_DIR};
 pub const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 /// The newest of [`VERSIONS`].
 pub const NEWEST: &str = "1.1.0";
+/// Bytes of standard input. Longer configurations are refused and not read on.
+pub const MAX_STDIN: usize = 1 << 20;
 
 /// The verb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,14 +44,23 @@ pub struct Environment {
     pub ifname: String,
     /// CNI_ARGS.
     pub args: String,
+    /// A variable whose value is no UTF-8: what it says is not known.
+    pub garbled: Option<&'static str>,
     /// Not a variable: the plugin was uninstalled ([`crate::retired`]).
     pub retired: bool,
 }
 
 impl Environment {
     /// Reads the variables; the command decides which must be there.
-    pub fn read(get: impl Fn(&str) -> Option<String>) -> Self {
-        let text = |name: &str| get(name).unwrap_or_default();
+    pub fn read(get: impl Fn(&str) -> Option<OsString>) -> Self {
+        let mut garbled = None;
+        let mut text = |name: &'static str| {
+            let value = get(name).unwrap_or_default();
+            value.into_string().unwrap_or_else(|value| {
+                garbled = Some(name);
+                value.to_string_lossy().into_owned()
+            })
+        };
         Self {
             container_id: text("CNI_CONTAINERID"),
             netns: get("CNI_NETNS")
@@ -57,8 +68,17 @@ impl Environment {
                 .map(PathBuf::from),
             ifname: text("CNI_IFNAME"),
             args: text("CNI_ARGS"),
+            garbled,
             retired: false,
         }
+    }
+
+    /// Refuses what can not be read; only cleaning up goes on without.
+    pub fn check(&self) -> Result<(), CniError> {
+        self.garbled.map_or(Ok(()), |name| {
+            let msg = format!("vethwall: {name} is no UTF-8 text");
+            Err(CniError::new(code::ENVIRONMENT, msg))
+        })
     }
 
     /// The value of a key in CNI_ARGS (`K=V;K=V`); empty where it is absent.
@@ -150,13 +170,17 @@ impl Default for Config<'_> {
 impl<'a> Config<'a> {
     /// Reads standard input.
     pub fn parse(stdin: &'a [u8]) -> Result<Self, CniError> {
-        serde_json::from_slice(stdin).map_err(|error| {
+        let failed = |why: String| {
             CniError::new(
                 code::DECODE,
                 "vethwall: the network configuration is not understood",
             )
-            .because(error)
-        })
+            .because(why)
+        };
+        if stdin.len() > MAX_STDIN {
+            return Err(failed(format!("it has more than {MAX_STDIN} bytes")));
+        }
+        serde_json::from_slice(stdin).map_err(|error| failed(error.to_string()))
     }
 
     /// The previous plugin's result, without which there is no interface to protect.

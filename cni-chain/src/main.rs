@@ -1,20 +1,21 @@
 //! The plugin's process: variables and standard input in, one JSON document on standard output.
 
 use std::{
+    env,
     io::{self, Read, Write},
     process::{self, ExitCode},
 };
 
 use vethwall_cni::{
     CniError, Outcome, code,
-    input::{Environment, NEWEST},
+    input::{Environment, MAX_STDIN, NEWEST},
     retired::is_retired,
     run,
 };
 
 fn main() -> ExitCode {
-    let get = |name: &str| std::env::var(name).ok();
-    let verb = get("CNI_COMMAND");
+    // No verb has a character that stands for what is no text.
+    let verb = env::var_os("CNI_COMMAND").map(|verb| verb.to_string_lossy().into_owned());
     let forgiving = matches!(verb.as_deref(), Some("DEL" | "GC"));
     // Not catch_unwind: the shipped build aborts on panic, and a runtime that reads nothing says "no error message".
     std::panic::set_hook(Box::new(move |info| {
@@ -28,10 +29,11 @@ fn main() -> ExitCode {
 
     let mut stdin = Vec::new();
     // A configuration that can not be read is one that can not be parsed: the commands say so, DEL does not mind.
-    let _unread = io::stdin().lock().read_to_end(&mut stdin);
+    let most = MAX_STDIN as u64 + 1;
+    let _unread = io::stdin().lock().take(most).read_to_end(&mut stdin);
     let environment = Environment {
-        retired: std::env::current_exe().is_ok_and(|plugin| is_retired(&plugin)),
-        ..Environment::read(get)
+        retired: env::current_exe().is_ok_and(|plugin| is_retired(&plugin)),
+        ..Environment::read(|name| env::var_os(name))
     };
     let Outcome { output, success } = run(verb.as_deref(), &environment, &stdin);
     print(&output);

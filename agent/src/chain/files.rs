@@ -2,12 +2,13 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
 use super::plan::{Change, DROPIN, Listing};
+use crate::bounded;
 
 /// No network list is longer; what is longer is an error and not read on.
 const MAX_FILE: u64 = 1 << 20;
@@ -73,22 +74,8 @@ fn names(directory: &Path) -> Result<Vec<String>, Error> {
 
 /// The text of a regular file, or of one that a link leads to.
 fn text(path: &Path) -> Result<String, String> {
-    let read = || -> io::Result<String> {
-        // A pipe or a device must not hold us up.
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(nix::libc::O_NONBLOCK)
-            .open(path)?;
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other("it is no regular file"));
-        }
-        let mut text = String::new();
-        if file.take(MAX_FILE + 1).read_to_string(&mut text)? as u64 > MAX_FILE {
-            return Err(io::Error::other(format!("it has more than {MAX_FILE} bytes")));
-        }
-        Ok(text)
-    };
-    read().map_err(|error| error.to_string())
+    let content = bounded::read(path, MAX_FILE).map_err(|error| error.to_string())?;
+    String::from_utf8(content).map_err(|error| error.to_string())
 }
 
 /// Makes the changes, one after the other, and tells the runtime.
