@@ -1,5 +1,6 @@
 //! The plugin under the real libcni (`cnitool`), after the real flannel, bridge, host-local and portmap plugins.
 
+mod hostile;
 pub(crate) mod node;
 
 use std::{
@@ -286,6 +287,8 @@ fn a_predecessors_record_does_not_open_the_pod() {
         assert!(call("ADD", &environment, stdin).0);
         assert_eq!(endpoints.get(ifindex).unwrap(), Some(record(mac)));
         // With that record in force CHECK is content; with the links gone it is not.
+        assert_eq!(call("CHECK", &environment, stdin), (true, String::new()));
+        attach::settle_endpoint(&pins(), ifindex, "vpod").unwrap();
         assert_eq!(call("CHECK", &environment, stdin), (true, String::new()));
         attach::detach_endpoint(&pins(), ifindex, "vpod").unwrap();
         ip("link add vx type veth peer name vy").unwrap();
