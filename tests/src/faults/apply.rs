@@ -23,7 +23,7 @@ use crate::{
     sandbox::{BPFFS, command, ip, program},
 };
 
-const MODE: &str = "own";
+pub(super) const MODE: &str = "own";
 const BROKEN: &str = "00-broken.conflist";
 const FILLER: &str = "filler";
 /// How far the clocks of an agent jump.
@@ -131,23 +131,22 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Starts the agent of the version that is on the node; its clocks may be elsewhere.
-    pub(super) fn start_agent(&self, jump: bool) -> Result<()> {
-        let agent = program(if self.upgraded {
-            "vethwall-next"
-        } else {
-            "vethwall"
-        })?;
-        let command = if jump {
-            let mut command = self.node.command("unshare")?;
-            command
-                .args(["--time", "--monotonic", HOURS, "--boottime", HOURS])
-                .arg(agent);
-            command
-        } else {
-            self.node.command(agent)?
-        };
+    /// Starts an agent whose clocks since boot are hours ahead of the node's.
+    fn start_agent_elsewhen(&self) -> Result<()> {
+        let mut command = self.node.command("unshare")?;
+        command
+            .args(["--time", "--monotonic", HOURS, "--boottime", HOURS])
+            .arg(program("vethwall")?);
         self.node.start_as_agent(command, MODE)
+    }
+
+    /// The next version of the map layouts has taken over; the agent of this one comes back.
+    fn downgrade(&self) -> Result<()> {
+        self.node.until("the next version is ready", || {
+            Ok(self.node.status()?["ready"] == true)
+        })?;
+        self.node.end(AGENT, Signal::SIGTERM)?;
+        self.node.start_agent(MODE)
     }
 
     fn begin(&mut self, fault: Fault) -> Result<()> {
@@ -155,8 +154,9 @@ impl World<'_> {
         match fault {
             Fault::AgentKilled | Fault::ClockJump => self.node.end(AGENT, Signal::SIGKILL).map(drop),
             Fault::AgentUpgraded => {
-                self.upgraded = !self.upgraded;
-                self.node.end(AGENT, Signal::SIGTERM).map(drop)
+                self.node.end(AGENT, Signal::SIGTERM)?;
+                let next = self.node.command(program("vethwall-next")?)?;
+                self.node.start_as_agent(next, MODE)
             }
             Fault::PluginDeleted => Ok(fs::remove_file(Path::new(BIN).join("vethwall-cni"))?),
             Fault::FlannelRewrites => cni::write_list(FLANNEL),
@@ -175,8 +175,9 @@ impl World<'_> {
 
     fn end_of(&mut self, fault: Fault) -> Result<()> {
         match fault {
-            Fault::AgentKilled | Fault::AgentUpgraded => self.start_agent(false),
-            Fault::ClockJump => self.start_agent(true),
+            Fault::AgentKilled => self.node.start_agent(MODE),
+            Fault::AgentUpgraded => self.downgrade(),
+            Fault::ClockJump => self.start_agent_elsewhen(),
             Fault::K3sRestarts | Fault::RuntimeKilled => self.node.start_containerd(),
             Fault::BrokenFirst => Ok(fs::remove_file(Path::new(CONF).join(BROKEN))?),
             Fault::DiskFull => {
@@ -248,7 +249,7 @@ impl World<'_> {
         early("subnet.env")?;
         cni::write_subnet()?;
         early("vethwall")?;
-        self.start_agent(false)?;
+        node.start_agent(MODE)?;
         self.pods.clear();
         self.settle()?;
         // The kubelet takes down what it finds, and starts it again.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Result, bail, ensure};
-use vethwall_common::{ABI_VERSION, maps};
+use vethwall_common::maps;
 use vethwall_datapath::{Pins, attach, surroundings};
 
 use super::pods::World;
@@ -25,7 +25,7 @@ impl World<'_> {
     }
 
     fn pins(&self) -> Pins {
-        Pins::of(self.bpffs(), ABI_VERSION + u32::from(self.upgraded))
+        Pins::new(self.bpffs())
     }
 
     /// Waits until the agent says that all is well, the runtime too, and every pod is enforced.

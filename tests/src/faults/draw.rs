@@ -9,7 +9,7 @@ use crate::dice::Dice;
 pub enum Fault {
     /// The agent is killed, and starts again.
     AgentKilled,
-    /// An agent of another version of the map layouts takes over, or gives back.
+    /// An agent of the next version of the map layouts takes over, and gives back. Its plugin is ours: no pod starts meanwhile.
     AgentUpgraded,
     /// The agent is killed, and the next one's clocks since boot are hours away.
     ClockJump,

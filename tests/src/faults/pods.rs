@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::Report;
+use super::{Report, apply::MODE};
 use crate::runtime::{Node, Pod, Spec};
 
 /// What policy allows: everything else that arrives was forbidden. `free` is heard on every port of `open`.
@@ -92,8 +92,6 @@ pub(super) struct World<'a> {
     pub(super) node: &'a Node,
     pub(super) crowd: usize,
     pub(super) report: Report,
-    /// Of a version of the map layouts: ours and the next.
-    pub(super) upgraded: bool,
     pub(super) pods: Vec<Pod>,
     tails: BTreeMap<String, Tail>,
     /// Number of the last try of a sender, by pod and target.
@@ -111,14 +109,13 @@ impl<'a> World<'a> {
             node,
             crowd,
             report: Report::default(),
-            upgraded: false,
             pods: Vec::new(),
             tails: BTreeMap::new(),
             tries: BTreeMap::new(),
             answered: BTreeMap::new(),
             talked: 0,
         };
-        world.start_agent(false)?;
+        node.start_agent(MODE)?;
         world.settle()?;
         world.populate()?;
         world.settle()?;
