@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -13,6 +13,7 @@ use vethwall_datapath::{Pins, attach, surroundings};
 
 use super::pods::World;
 use crate::{
+    cni::BIN,
     runtime::{PATIENCE, Traces},
     sandbox::BPFFS,
 };
@@ -39,6 +40,9 @@ impl World<'_> {
             let enforcing = endpoints.iter().filter(|pod| pod["state"] == "enforcing").count();
             if enforcing != self.pods.len() || enforcing != endpoints.len() {
                 return Ok(Some(format!("pods: {}", status["endpoints"])));
+            }
+            if !fs::exists(Path::new(BIN).join("vethwall-cni"))? {
+                return Ok(Some("the plugin is not back".to_owned()));
             }
             let chain = self.node.chain()?;
             Ok((chain.last().map(String::as_str) != Some("vethwall-cni"))
