@@ -37,11 +37,10 @@ pub const FLANNEL: &str = r#"{
 
 /// Makes the directories: flannel's subnet, this list, and flannel's plugins.
 pub fn install(list: &str) -> Result<()> {
-    for directory in ["/run/flannel", CONF, BIN] {
+    for directory in [CONF, BIN] {
         fs::create_dir_all(directory).with_context(|| format!("make {directory}"))?;
     }
-    let subnet = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=false\n";
-    fs::write("/run/flannel/subnet.env", subnet)?;
+    write_subnet()?;
     write_list(list)?;
     let tools = workspace().join(".tools/cni");
     for plugin in ["flannel", "bridge", "host-local", "loopback", "portmap"] {
@@ -49,6 +48,13 @@ pub fn install(list: &str) -> Result<()> {
             .with_context(|| format!("put {plugin} into {BIN}"))?;
     }
     Ok(())
+}
+
+/// What flanneld writes when it knows the node's subnet; gone after a boot until then.
+pub fn write_subnet() -> Result<()> {
+    let subnet = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=false\n";
+    fs::create_dir_all("/run/flannel")?;
+    fs::write("/run/flannel/subnet.env", subnet).context("write flannel's subnet")
 }
 
 /// What flannel's init container does at each start of its pod, and k3s at each of its own: the list, in place.

@@ -2,6 +2,8 @@
 
 pub mod cni;
 pub mod demo;
+mod dice;
+pub mod faults;
 pub mod fuzz;
 pub mod hooks;
 pub mod kernel;

@@ -11,6 +11,7 @@ mod datapath;
 mod demo;
 mod differential;
 mod enforced;
+mod faults;
 mod kernel;
 mod lab;
 mod live;

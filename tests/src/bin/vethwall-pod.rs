@@ -3,18 +3,25 @@
 //! ```text
 //! vethwall-pod pause                           sleeps
 //! vethwall-pod send MS tcp/ADDRESS:PORT ...    tries each target every MS milliseconds, from its first instruction
+//! vethwall-pod talk MS ADDRESS:PORT            one TCP connection: a line every MS milliseconds, until it breaks
 //! vethwall-pod receive tcp/PORT ...            counts what arrives
 //! ```
+//!
+//! A target `datagrams/ADDRESS:PORT` is sent to without waiting for answers, each datagram from a port of its own, and every
+//! [`TOLD`]th is told.
 //!
 //! A sender says who it is (its HOSTNAME) in all that it sends. Lines on standard output, one for each try or arrival:
 //!
 //! ```text
 //! sent NUMBER tcp/10.244.1.3:80 answered      TCP: answered, refused, silent, or what the kernel said
 //! sent NUMBER udp/10.244.1.3:53 answered
+//! talked NUMBER                               every [`TOLD`]th line that was answered
+//! broken NUMBER what the kernel said
 //! got tcp/80 SENDER NUMBER
 //! ```
 //!
-//! Invariants: only the standard library, which is linked statically; a try never takes longer than [`PATIENCE`].
+//! Invariants: only the standard library, which is linked statically; a try never takes longer than [`PATIENCE`], a line of
+//! a connection that lives never longer than [`BROKEN`].
 
 use std::{
     env,
@@ -28,6 +35,10 @@ use std::{
 
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// After how long without an answer a connection is broken: TCP has sent again several times by then.
+const BROKEN: Duration = Duration::from_secs(20);
+/// One line in so many is told, where there are many.
+const TOLD: u64 = 25;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -35,9 +46,12 @@ fn main() -> ExitCode {
     let outcome = match words.as_slice() {
         ["pause"] => forever(),
         ["send", period, targets @ ..] if !targets.is_empty() => send(period, targets),
+        ["talk", period, target] => talk(period, target),
         ["receive", ports @ ..] if !ports.is_empty() => receive(ports),
         _ => Err(
-            "usage: vethwall-pod pause | send MS PROTOCOL/ADDRESS:PORT... | receive PROTOCOL/PORT...".into(),
+            "usage: vethwall-pod pause | send MS PROTOCOL/ADDRESS:PORT... | talk MS ADDRESS:PORT | receive \
+                  PROTOCOL/PORT..."
+                .into(),
         ),
     };
     match outcome {
@@ -74,8 +88,10 @@ fn send(period: &str, targets: &[&str]) -> Outcome {
         let attempt: fn(SocketAddr, &str) -> io::Result<()> = match protocol {
             "tcp" => over_tcp,
             "udp" => over_udp,
-            _ => return Err("a protocol is tcp or udp".into()),
+            "datagrams" => datagram,
+            _ => return Err("a protocol is tcp, udp or datagrams".into()),
         };
+        let told = if protocol == "datagrams" { TOLD } else { 1 };
         let (target, who) = (target.to_string(), who.clone());
         thread::spawn(move || {
             for number in 0_u64.. {
@@ -84,7 +100,9 @@ fn send(period: &str, targets: &[&str]) -> Outcome {
                     Ok(()) => "answered".to_owned(),
                     Err(error) => in_a_word(&error),
                 };
-                say(&format!("sent {number} {target} {outcome}"));
+                if number.is_multiple_of(told) {
+                    say(&format!("sent {number} {target} {outcome}"));
+                }
                 thread::sleep(period.saturating_sub(start.elapsed()));
             }
         });
@@ -111,6 +129,15 @@ fn over_tcp(target: SocketAddr, message: &str) -> io::Result<()> {
 }
 
 fn over_udp(target: SocketAddr, message: &str) -> io::Result<()> {
+    let socket = sent(target, message)?;
+    socket.recv(&mut [0]).map(drop)
+}
+
+fn datagram(target: SocketAddr, message: &str) -> io::Result<()> {
+    sent(target, message).map(drop)
+}
+
+fn sent(target: SocketAddr, message: &str) -> io::Result<UdpSocket> {
     let any = SocketAddr::from((
         if target.is_ipv4() {
             [0, 0, 0, 0].into()
@@ -123,7 +150,29 @@ fn over_udp(target: SocketAddr, message: &str) -> io::Result<()> {
     socket.connect(target)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.send(message.as_bytes())?;
-    socket.recv(&mut [0]).map(drop)
+    Ok(socket)
+}
+
+fn talk(period: &str, target: &str) -> Outcome {
+    let period = Duration::from_millis(period.parse()?);
+    let who = env::var("HOSTNAME").unwrap_or_else(|_| "nobody".to_owned());
+    let mut stream = TcpStream::connect_timeout(&target.parse()?, BROKEN)?;
+    stream.set_read_timeout(Some(BROKEN))?;
+    for number in 0_u64.. {
+        let line = format!("{who} {number}\n");
+        let outcome = stream
+            .write_all(line.as_bytes())
+            .and_then(|()| stream.read_exact(&mut [0]));
+        if let Err(error) = outcome {
+            say(&format!("broken {number} {}", in_a_word(&error)));
+            return Err(error.into());
+        }
+        if number.is_multiple_of(TOLD) {
+            say(&format!("talked {number}"));
+        }
+        thread::sleep(period);
+    }
+    Ok(())
 }
 
 fn receive(ports: &[&str]) -> Outcome {
@@ -161,9 +210,14 @@ fn receive(ports: &[&str]) -> Outcome {
 
 fn answer(mut stream: TcpStream, port: &str) -> io::Result<()> {
     let mut message = [0; 512];
-    let length = stream.read(&mut message)?;
-    arrived(port, &message[..length]);
-    stream.write_all(b".")
+    loop {
+        let length = stream.read(&mut message)?;
+        if length == 0 {
+            return Ok(());
+        }
+        arrived(port, &message[..length]);
+        stream.write_all(b".")?;
+    }
 }
 
 fn arrived(port: &str, message: &[u8]) {

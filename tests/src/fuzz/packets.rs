@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::scene::{Dice, Talk};
+use super::scene::Talk;
 use crate::{
+    dice::Dice,
     kernel::{
         Packet,
         packet::{ACK, FIN, RST, SYN, arp, frame},

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{Step, maps::CLASSES, packets::Draft};
 use crate::{
+    dice::Dice,
     kernel::packet::{BRIDGE_MAC, mac},
     oracle::packet::{
         Hook, Run,
@@ -17,41 +18,6 @@ const BRIDGE: u32 = 91;
 /// Bits of a tag.
 const JUDGED: u32 = 0x4000;
 const DEFERRED: u32 = 0x8000;
-
-/// Random numbers (SplitMix64): the same ones from the same seed, everywhere.
-#[derive(Clone, Debug)]
-pub(super) struct Dice(u64);
-
-impl Dice {
-    /// The next number.
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `end`.
-    pub(super) fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end.max(1) as u64).unwrap_or_default()
-    }
-
-    /// True so many times of a hundred.
-    pub(super) fn percent(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
-    }
-
-    /// One of them.
-    pub(super) fn of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len())]
-    }
-
-    /// Any byte.
-    pub(super) fn byte(&mut self) -> u8 {
-        self.next().to_le_bytes()[7]
-    }
-}
 
 /// Two ends that talk.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +51,7 @@ pub(super) struct Scene {
 impl Scene {
     /// A scene from a seed.
     pub(super) fn new(seed: u64) -> Self {
-        let mut dice = Dice(seed.wrapping_mul(0x0123_4567_89ab_cdef));
+        let mut dice = Dice::new(seed.wrapping_mul(0x0123_4567_89ab_cdef));
         let node = node(&mut dice);
         let count = 4 + dice.below(10);
         let talks = (0..count).map(|_| talk(&mut dice, &node)).collect();

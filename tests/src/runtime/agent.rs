@@ -1,6 +1,11 @@
 //! vethwall on a node: the agent as a process, and the command line.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Output};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -24,7 +29,12 @@ impl Node {
 
     /// Starts the agent, with `--chain MODE`. It asks containerd for its directories.
     pub fn start_agent(&self, mode: &str) -> Result<()> {
-        let mut command = self.command(program("vethwall")?)?;
+        let command = self.command(program("vethwall")?)?;
+        self.start_as_agent(command, mode)
+    }
+
+    /// Starts a command as the agent: with the arguments of [`Self::start_agent`] behind its own.
+    pub fn start_as_agent(&self, mut command: Command, mode: &str) -> Result<()> {
         command
             .args([
                 "agent",

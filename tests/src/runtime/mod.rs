@@ -16,13 +16,14 @@ mod containerd;
 mod image;
 pub(crate) mod init;
 mod pod;
+mod traces;
 
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
     fs,
     os::unix::process::ExitStatusExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -42,6 +43,7 @@ pub use self::{
     containerd::{CONTAINERD, Release},
     image::{IMAGE, PROGRAM},
     pod::{Pod, Spec},
+    traces::Traces,
 };
 use crate::lab::Place;
 
@@ -120,6 +122,27 @@ impl Node {
         // One that has ended already was not waited for, so the number is still its own.
         kill(Pid::from_raw(child.id().cast_signed()), signal)?;
         Ok(child.wait()?)
+    }
+
+    /// Ends all that runs on the node at once, as a power cut does. Its files, mounts and interfaces stay.
+    pub fn cut_power(&self) -> Result<()> {
+        let mut running = self.running();
+        // All of the pid namespace but its first process and whoever sends the signal.
+        self.place.output({
+            let mut command = Command::new("sh");
+            command.args(["-c", "kill -KILL -1"]);
+            command
+        })?;
+        for child in running.values_mut() {
+            child.wait()?;
+        }
+        running.clear();
+        Ok(())
+    }
+
+    /// The node's root directory, with what is mounted there.
+    pub fn root(&self) -> PathBuf {
+        self.place.holder.join("root")
     }
 
     /// Whether a program that stays is still there.

@@ -1,6 +1,6 @@
 //! Pods, by way of the container runtime's interface as a kubelet uses it: a sandbox, one container in it.
 
-use std::{fs, net::IpAddr, sync::atomic::Ordering};
+use std::{fs, net::IpAddr, path::PathBuf, sync::atomic::Ordering};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -97,10 +97,19 @@ impl Node {
 
     /// What a pod's program has said, the last line last.
     pub fn said_by(&self, pod: &str) -> Result<Vec<String>> {
-        let file = format!("{LOGS}/{pod}/main.log");
-        let text = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+        let file = Self::log_of(pod);
+        let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        Ok(text.lines().filter_map(Self::line_of_log).collect())
+    }
+
+    /// The file into which the runtime writes what a pod's program says.
+    pub fn log_of(pod: &str) -> PathBuf {
+        format!("{LOGS}/{pod}/main.log").into()
+    }
+
+    /// What the program said, in a line of that file.
+    pub fn line_of_log(line: &str) -> Option<String> {
         // TIME stdout F the line
-        let line = |line: &str| line.splitn(4, ' ').nth(3).map(str::to_owned);
-        Ok(text.lines().filter_map(line).collect())
+        line.splitn(4, ' ').nth(3).map(str::to_owned)
     }
 }

@@ -17,9 +17,8 @@ use anyhow::{Result, anyhow};
 use vethwall_datapath::{Pins, attach};
 use vethwall_tests::{
     cni::{self, BIN, CONF, FLANNEL},
-    hooks,
-    runtime::{Node, Pod, Release, Spec},
-    sandbox::{self, BPFFS, command},
+    runtime::{Node, Pod, Release, Spec, Traces},
+    sandbox::{self, BPFFS},
 };
 
 /// The pods of all tests, and their policies.
@@ -112,37 +111,6 @@ fn directory(path: &str) -> Result<BTreeMap<String, Vec<u8>>> {
     entries.collect()
 }
 
-/// What a pod has on its node, and leaves there if somebody is careless: lease, cached result, interface.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Traces {
-    leases: usize,
-    results: usize,
-    interfaces: usize,
-}
-
-impl Traces {
-    fn now() -> Result<Self> {
-        let names = |path: &str| match fs::read_dir(path) {
-            Ok(entries) => entries
-                .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-                .collect(),
-            Err(_) => Ok::<Vec<_>, std::io::Error>(Vec::new()),
-        };
-        let veths = command("ip", &["-brief", "link", "show", "type", "veth"])?;
-        Ok(Self {
-            leases: names("/var/lib/cni/networks/cbr0")?
-                .iter()
-                .filter(|name| name.starts_with("10."))
-                .count(),
-            results: names("/var/lib/cni/results")?
-                .iter()
-                .filter(|name| name.starts_with("cbr0-"))
-                .count(),
-            interfaces: veths.lines().count(),
-        })
-    }
-}
-
 /// A pod that sends to `to` what policy allows and what it does not, from its first instruction.
 fn start_sender(node: &Node, name: &str, to: &Pod) -> Result<Pod> {
     let address = to.address.expect("a pod with a network of its own");
@@ -201,7 +169,7 @@ fn refused<T: std::fmt::Debug>(outcome: Result<T>) -> String {
 
 /// Pinned links in force: two a pod, once it has settled on tcx, and the bridge's.
 fn programs() -> Result<usize> {
-    hooks::judging(&Pins::new(BPFFS)).map_err(|error| anyhow!(error.chain()))
+    Ok(Traces::now()?.programs)
 }
 
 /// Pins of programs whose interfaces are gone.
