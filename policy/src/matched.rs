@@ -68,16 +68,13 @@ impl Matched {
         everyone: bool,
         numbers: &Numbers,
     ) -> Difference {
-        let mut difference = Difference {
-            everything: everyone != self.everyone,
-            ..Difference::default()
-        };
+        let mut difference = Difference::default();
         let asked_for_ports = self.terms.asks_for_ports();
         let came = (used != self.used).then(|| {
             let went: BTreeSet<TermId> = self.used.difference(&used).copied().collect();
             let came: BTreeSet<TermId> = used.difference(&self.used).copied().collect();
             let before = std::mem::replace(&mut self.terms, Terms::new(&used, numbers));
-            difference.everything |= !self.terms.same_prefixes(&before);
+            difference.everything = !self.terms.same_prefixes(&before);
             // Only selectors of pods need asking them.
             let of_pods = |id: &TermId| matches!(numbers.term(*id).map(Arc::as_ref), Some(Term::Pods { .. }));
             let came: BTreeSet<TermId> = came.into_iter().filter(of_pods).collect();

@@ -3,13 +3,9 @@
 //! The border that decodes Kubernetes objects builds these. What it can not understand it still says, in the closed
 //! form: [`Peer::Nothing`], [`PortMatch::Nothing`], [`Selector::everything`] for the pods that a policy isolates.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Serialize;
 
 pub use crate::selector::{Operator, Requirement, Selector};
@@ -338,16 +334,17 @@ impl fmt::Display for PolicyRef {
 /// The network that a CIDR means: host bits cleared, an IPv4-mapped one as IPv4, as Go's `net.ParseCIDR` and
 /// `IPNet.Contains` treat them (SEMANTICS 24).
 pub fn canonical(cidr: IpNet) -> IpNet {
-    const MAPPED: u8 = 96;
     match cidr.trunc() {
-        IpNet::V6(net) if net.prefix_len() >= MAPPED => match net.addr().to_ipv4_mapped() {
-            Some(v4) => v4_net(v4, net.prefix_len() - MAPPED).unwrap_or(IpNet::V6(net)),
-            None => IpNet::V6(net),
-        },
-        net @ (IpNet::V4(_) | IpNet::V6(_)) => net,
+        IpNet::V6(net) => mapped(net).map_or(IpNet::V6(net), IpNet::V4),
+        net @ IpNet::V4(_) => net,
     }
 }
 
-fn v4_net(addr: Ipv4Addr, length: u8) -> Option<IpNet> {
-    Ipv4Net::new(addr, length).ok().map(IpNet::V4)
+fn mapped(net: Ipv6Net) -> Option<Ipv4Net> {
+    const MAPPED: u8 = 96;
+    let (addr, length) = (
+        net.addr().to_ipv4_mapped()?,
+        net.prefix_len().checked_sub(MAPPED)?,
+    );
+    Ipv4Net::new(addr, length).ok()
 }

@@ -8,7 +8,7 @@ use std::{
     net::IpAddr,
 };
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpAdd as _, IpNet, Ipv4Net, Ipv6Net};
 use vethwall_common::{
     address::{Addr, Prefix},
     identity::{AddressEntry, PrefixEntry},
@@ -203,10 +203,11 @@ impl<'w> Addresses<'w> {
         networks.flat_map(|network| {
             let first = network.network();
             let second = match first {
-                IpAddr::V4(v4) => IpAddr::from((u32::from(v4) | 1).to_be_bytes()),
-                IpAddr::V6(v6) => IpAddr::from((u128::from(v6) | 1).to_be_bytes()),
+                IpAddr::V4(v4) => IpAddr::V4(v4.saturating_add(1)),
+                IpAddr::V6(v6) => IpAddr::V6(v6.saturating_add(1)),
             };
-            [first.to_canonical(), second.to_canonical()]
+            let inside = [first, second].into_iter().filter(|own| network.contains(own));
+            inside.map(|own| own.to_canonical())
         })
     }
 

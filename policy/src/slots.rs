@@ -48,7 +48,6 @@ struct Draft {
 /// A slot's entries.
 #[derive(Debug)]
 struct Written {
-    slot: u32,
     record: SlotRecord,
     verdicts: Vec<(Identity, VerdictEntry)>,
     ports: Vec<(PortsKey, PortsPage)>,
@@ -244,7 +243,8 @@ impl Draft {
         let before = self.written.take();
         let slot = numbers.slot(meaning)?;
         let written = match before {
-            Some(written) if written.slot == slot => {
+            // What was written last is in use since, so its numbers are still its own.
+            Some(written) => {
                 for (cookie, _) in &written.cookies {
                     numbers.keep_cookie(*cookie);
                 }
@@ -253,7 +253,7 @@ impl Draft {
                 }
                 written
             }
-            Some(_) | None => self.entries(slot, meaning, numbers),
+            None => self.entries(meaning, numbers),
         };
         let state = &mut compiled.state;
         state.slots.insert(slot, written.record);
@@ -274,7 +274,7 @@ impl Draft {
         Some(slot)
     }
 
-    fn entries(&self, slot: u32, meaning: &SlotMeaning, numbers: &mut Numbers) -> Written {
+    fn entries(&self, meaning: &SlotMeaning, numbers: &mut Numbers) -> Written {
         let mut known: BTreeMap<Origin, Cookie> = BTreeMap::new();
         let mut cookies = Vec::new();
         let mut cookie = |bits: Bits, numbers: &mut Numbers| {
@@ -320,7 +320,6 @@ impl Draft {
             verdicts.push((*identity, entry));
         }
         Written {
-            slot,
             record,
             verdicts,
             ports,

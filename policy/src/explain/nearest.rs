@@ -92,14 +92,13 @@ fn step(
         peer,
     };
     let (candidates, denying) = (search.candidates(), search.denying());
-    let mut tries = TRIES;
+    let mut tries = 0..TRIES;
     for alternatives in candidates {
         let mut good = Vec::new();
         for change in alternatives {
-            if tries > 0 && helps(world, connection, told, direction, &change) {
+            if tries.next().is_some() && helps(world, connection, told, direction, &change) {
                 good.push(change);
             }
-            tries = tries.saturating_sub(1);
         }
         if !good.is_empty() {
             return Some(good);

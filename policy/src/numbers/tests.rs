@@ -1,6 +1,7 @@
 //! Which number is given next.
 
 use vethwall_common::{
+    Direction,
     address::Addr,
     endpoint::{EndpointRecord, SlotRef},
     identity::AddressEntry,
@@ -8,6 +9,7 @@ use vethwall_common::{
 };
 
 use super::*;
+use crate::model::Selector;
 
 fn gives(pool: &mut Pool<char>, keys: &str) -> Vec<u32> {
     keys.chars().map(|key| pool.get(&key).unwrap_or(0)).collect()
@@ -122,4 +124,57 @@ fn every_number_in_a_state_is_seen() {
     for cookie in [41, 42, 43] {
         assert!(used.cookies().contains(&cookie), "{cookie}");
     }
+}
+
+#[test]
+fn what_nobody_uses_is_freed_whatever_its_kind() {
+    let ask = |numbers: &mut Numbers, kind: usize| match kind {
+        0 => _ = numbers.term_id(&Term::Nodes(Selector::everything())),
+        1 => _ = numbers.identity(&Signature::unknown()),
+        2 => {
+            let meaning = SlotMeaning {
+                direction: Direction::Ingress,
+                policies: vec![],
+                closed: true,
+            };
+            numbers.slot(&meaning);
+        }
+        3 => _ = numbers.port_set(&Pages::new()),
+        4 => {
+            let nobody = Attribution {
+                policies: vec![],
+                rule: None,
+                direction: Direction::Ingress,
+            };
+            numbers.cookie(&nobody);
+        }
+        _ => _ = numbers.endpoint(7),
+    };
+    for gone in 0..6 {
+        let mut numbers = Numbers::default();
+        (0..6).for_each(|kind| ask(&mut numbers, kind));
+        numbers.begin();
+        (0..6)
+            .filter(|kind| *kind != gone)
+            .for_each(|kind| ask(&mut numbers, kind));
+        numbers.release(&State::default());
+        let left = [
+            numbers.terms.given.len(),
+            numbers.identities.given.len(),
+            numbers.slots.given.len(),
+            numbers.port_sets.given.len(),
+            numbers.cookies.given.len(),
+            numbers.endpoints.given.len(),
+        ];
+        let wanted: [usize; 6] = std::array::from_fn(|kind| usize::from(kind != gone));
+        assert_eq!(left, wanted);
+    }
+}
+
+#[test]
+fn what_somebody_else_wrote_comes_back_last_too() {
+    let mut pool = Pool::new(1, 4);
+    pool.avoid([2].into());
+    uses(&mut pool, "", &[]);
+    assert_eq!(gives(&mut pool, "abcd"), [3, 4, 1, 2]);
 }

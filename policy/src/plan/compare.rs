@@ -114,7 +114,10 @@ impl<'s> Oracle<'s> {
 
 #[cfg(test)]
 mod tests {
-    use vethwall_common::protocol::TCP;
+    use vethwall_common::{
+        protocol::{TCP, UDP},
+        verdict::{PortsPage, VerdictEntry},
+    };
 
     use super::*;
 
@@ -146,5 +149,42 @@ mod tests {
         // A denial in the middle of what is allowed.
         let holed = says(3, 80, 80, 0);
         assert!(holed.within(&everything) && !everything.within(&holed) && !web.within(&holed));
+    }
+
+    #[test]
+    fn an_entry_says_at_every_port_what_the_programs_find() {
+        let (slot, identity) = (3, Identity(300));
+        let mut entry = VerdictEntry {
+            allow: 1,
+            count: 2,
+            port_set: 5,
+            ..VerdictEntry::default()
+        };
+        for (place, (first, last)) in entry.ranges.iter_mut().zip([(80, 90), (5000, u16::MAX)]) {
+            (place.protocol, place.first, place.last, place.allow) = (TCP, first, last, 3);
+        }
+        // Of the second page and the fourth one, every second port.
+        let page = PortsPage {
+            enforced: [0x5555_5555_5555_5555; 8],
+            shadow: [u64::MAX; 8],
+        };
+        let key = |page| PortsKey {
+            set: 5,
+            protocol: TCP,
+            page,
+            reserved: 0,
+        };
+        let state = State {
+            verdicts: BTreeMap::from([(VerdictKey { slot, identity }, entry)]),
+            ports: BTreeMap::from([(key(1), page), (key(3), page)]),
+            ..State::default()
+        };
+        let says = Says::read(&state, slot, identity);
+        for protocol in [TCP, UDP] {
+            for port in 0..=u16::MAX {
+                let found = reader::slot(&state, slot, identity, protocol, port).0;
+                assert_eq!(says.at(protocol, port), found, "{protocol} {port}");
+            }
+        }
     }
 }

@@ -1,12 +1,16 @@
 //! What a plan does first, and what it leaves alone.
 
-use vethwall_common::entry::{Entry, Key};
+use vethwall_common::{
+    address::Addr,
+    entry::{Entry, Key},
+};
 
 use super::{Operation, Step, plan, tests::observe};
 use crate::{
     compile::compile,
     model::{NetworkPolicy, Object},
     numbers::Numbers,
+    state::State,
     tests::world::{endpoint, namespace, own, pod, policy, rule, tcp},
     world::World,
 };
@@ -78,5 +82,50 @@ fn connections_are_judged_again_where_a_peers_verdict_changes() {
     assert!(
         flips[0].0 == 7 && flips[0].1.contains("judged again"),
         "{flips:?}"
+    );
+}
+
+/// The writes of addresses, in their order.
+fn moves(steps: &[Step]) -> Vec<Addr> {
+    let moved = |step: &Step| match step.operation {
+        Operation::Put(Entry::Address(address, _)) => Some(address),
+        Operation::Put(_) | Operation::Delete(_) | Operation::Grace => None,
+    };
+    steps.iter().filter_map(moved).collect()
+}
+
+#[test]
+fn an_address_goes_to_its_new_identity_at_once_where_that_is_free() {
+    let client = Addr::from_v4([10, 0, 1, 1]);
+    let of = |before: &World, after: &World| moves(&steps(before, after));
+    assert_eq!(
+        of(&world("web", "", "none"), &world("web", "", "client")),
+        [client]
+    );
+    // And while x/two leaves a slot that says the same of both.
+    let (before, after) = (world("web", "", "none"), world("web", "web", "client"));
+    assert_eq!(of(&before, &after), [client]);
+}
+
+#[test]
+fn nobody_waits_where_nothing_is_on_its_way() {
+    let graces = |steps: &[Step]| {
+        let grace = |step: &&Step| step.operation == Operation::Grace;
+        steps.iter().filter(grace).count()
+    };
+    let from_nothing = plan(
+        &State::default(),
+        &compile(&world("web", "", "client"), &mut Numbers::default()).state,
+    );
+    assert_eq!(
+        graces(&from_nothing),
+        1,
+        "addresses before pods: {from_nothing:#?}"
+    );
+    // A pod that is new alone: no address moves that it would look at.
+    let relabelled = steps(&world("web", "", "client"), &world("web", "web", "client"));
+    assert!(
+        moves(&relabelled).is_empty() && graces(&relabelled) <= 1,
+        "{relabelled:#?}"
     );
 }

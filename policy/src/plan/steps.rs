@@ -161,9 +161,7 @@ fn move_steps(t: &Transition<'_>) -> Vec<Step> {
     let mut steps = Vec::new();
     for class in &t.classes {
         let pair = (class.old, class.new);
-        let entry = class.entry(middle(t, pair));
-        let needed = class.wanted || class.old != class.new;
-        if !needed || class.held == Some(entry) {
+        if !class.wanted && class.old == class.new {
             continue;
         }
         let mut provides = vec![class.unit(), Unit::Move(pair.0, pair.1), Unit::Left(pair.0)];
@@ -180,7 +178,7 @@ fn move_steps(t: &Transition<'_>) -> Vec<Step> {
             "the address takes its new identity"
         };
         steps.push(Step {
-            operation: Operation::Put(entry),
+            operation: Operation::Put(class.entry(middle(t, pair))),
             why,
             provides,
             requires,

@@ -94,6 +94,7 @@ pub(super) fn check(observed: &State, desired: &State) -> Result<(), TestCaseErr
             .get(&ifindex)
             .map(|record| record.slot_ref(direction).generation())
     };
+    check_programs(observed, &steps, &last, &[&old, &new])?;
     let mut state = observed.clone();
     let mut before = old.clone();
     for step in &steps {
@@ -130,12 +131,69 @@ pub(super) fn check(observed: &State, desired: &State) -> Result<(), TestCaseErr
     Ok(())
 }
 
-/// Some operations fail; then everything works again.
+/// Walks the plan with programs on their way: what they read of a pod's record and of a peer's identity may be as old as
+/// the last grace when they read the answer.
+fn check_programs(
+    observed: &State,
+    steps: &[Step],
+    last: &State,
+    [old, new]: &[&Verdicts; 2],
+) -> Result<(), TestCaseError> {
+    let slot_ref = |state: &State, ifindex: u32, direction| {
+        let record = state.endpoints.get(&ifindex);
+        record.map(|record| record.slot_ref(direction))
+    };
+    let mut since = vec![observed.clone()];
+    for step in steps {
+        let mut now = since.last().unwrap_or(observed).clone();
+        if step.operation == Operation::Grace {
+            since = vec![now];
+            continue;
+        }
+        apply(&mut now, step);
+        since.push(now.clone());
+        let (mut records, mut identities) = (BTreeMap::new(), BTreeMap::new());
+        for &packet @ (ifindex, direction, peer, masqueraded, i) in new.keys() {
+            let records: &BTreeSet<_> = records.entry((ifindex, direction)).or_insert_with(|| {
+                let all = since.iter().map(|state| slot_ref(state, ifindex, direction));
+                all.map(|at| at.map(|at| (at.slot(), at.generation()))).collect()
+            });
+            let identities: &BTreeSet<_> = identities.entry((peer, masqueraded)).or_insert_with(|| {
+                let identity = |state| match masqueraded {
+                    true => reader::prefix_identity(state, Addr::from(peer)),
+                    false => reader::identity(state, peer),
+                };
+                since.iter().map(identity).collect()
+            });
+            let admits = slot_ref(last, ifindex, direction).map(|at| at.generation());
+            for (record, identity) in records
+                .iter()
+                .flat_map(|r| identities.iter().map(move |id| (r, id)))
+            {
+                let (protocol, port) = PACKETS[i];
+                let slot = record.map_or(0, |(slot, _)| slot);
+                let allow = reader::slot(&now, slot, *identity, protocol, port).0;
+                let generation = record.map(|(_, generation)| generation);
+                prop_assert!(
+                    allow == old[&packet] || allow == new[&packet],
+                    "{packet:?} on its way meets {allow} after {step:?} of {steps:#?}"
+                );
+                prop_assert!(
+                    allow == new[&packet] || generation.is_none() || generation != admits,
+                    "{packet:?} on its way is admitted by {allow} for good after {step:?} of {steps:#?}"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Some operations fail; then everything works again. Returns what the kernel holds in between.
 pub(super) fn check_failures(
     observed: &State,
     desired: &State,
     failing: &[Operation],
-) -> Result<(), TestCaseError> {
+) -> Result<State, TestCaseError> {
     let ifindices = ifindices(&[observed, desired]);
     let (old, new) = (verdicts(observed, &ifindices), verdicts(desired, &ifindices));
     let (mut states, mut live) = (vec![observed.clone()], observed.clone());
@@ -208,7 +266,7 @@ pub(super) fn check_failures(
             );
         }
     }
-    Ok(())
+    Ok(outcome.observed)
 }
 
 fn compiled(parts: &Parts, numbers: &mut Numbers) -> State {
@@ -266,7 +324,10 @@ proptest! {
             (!all.is_empty()).then(|| *index.get(&all))
         };
         let failing: Vec<Operation> = failing.into_iter().filter_map(pick).collect();
-        check_failures(&observed, &desired, &failing)?;
+        let left = check_failures(&observed, &desired, &failing)?;
+        // Or policy goes back, before anything was made up for.
+        numbers.release(&left);
+        check(&left, &compiled(&before, &mut numbers))?;
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Explanations, as a person would read them.
 
 use crate::{
-    explain::{Decision, Explanation, Side, SideReason, explain},
+    explain::{Connection, Decision, Explanation, Family, Side, SideReason, explain},
     model::{
         ClusterNetworkPolicy, ClusterRule, Labels, Mode, NetworkPolicy, Object, Peer, Pod, PolicyRef,
         PortMatch, RuleAction, Tier,
@@ -382,4 +382,87 @@ fn a_node_without_an_object_is_known_by_the_addresses_that_its_pods_name() {
     let here = Object::Pod(pod("x/here", "", &[])).key();
     world.delete(&here);
     assert!(!enters(&world, "192.168.9.1"), "nobody says so any more");
+}
+
+#[test]
+fn without_a_port_the_worst_port_answers() {
+    let case = |enforced: Option<PortMatch>, audited: &[PortMatch]| {
+        let policies = |mode, ports: &[PortMatch]| NetworkPolicy {
+            name: format!("{mode:?}"),
+            mode,
+            ..ingress(&[], ports).remove(0)
+        };
+        let mut all = vec![policies(Mode::Audit, audited)];
+        all.extend(enforced.map(|port| policies(Mode::Enforce, &[port])));
+        explain(&world(all), &target("y/client"), &target("x/web"), TCP, None).ingress
+    };
+    // High ports alone, which are more than half of all.
+    assert!(!case(Some(tcp(40000, 65000)), &[]).allowed);
+    // One port is allowed and audited; all others are neither.
+    assert!(!case(Some(tcp(80, 80)), &[tcp(443, 443)]).allowed);
+    let audited = case(None, &[tcp(80, 80)]);
+    assert_eq!((audited.allowed, audited.reason), (true, SideReason::AuditOnly));
+}
+
+#[test]
+fn a_side_that_only_an_audit_denies_denies_the_shadow_of_both() {
+    let mut policies = ingress(&[own(&[])], &[]);
+    policies[0].mode = Mode::Audit;
+    let told = ask(policies, "y/client", "x/web", 80);
+    assert!(told.allowed && told.egress.shadow_allowed && !told.shadow_allowed);
+}
+
+// Covers: SEMANTICS 39, 40
+#[test]
+fn the_own_node_and_the_pod_itself_are_told_where_no_policy_acts_too() {
+    let reason = |from: &str| ask(vec![], from, "x/web", 80).ingress.reason;
+    assert_eq!(reason("192.168.0.1"), SideReason::OwnNode);
+    assert_eq!(reason("x/web"), SideReason::SelfTraffic);
+    assert_eq!(reason("y/client"), SideReason::NotIsolated);
+}
+
+#[test]
+fn a_pod_without_an_address_is_judged_by_its_labels() {
+    let mut world = world(ingress(&[within(&[], &[("app", "client")])], &[]));
+    let pods = [
+        ("young", "client", false, false),
+        ("other", "db", false, false),
+        ("host", "client", true, false),
+        ("done", "client", false, true),
+    ];
+    let allowed = pods.map(|(name, app, host_network, finished)| {
+        let name = format!("z/{name}");
+        world.apply(Object::Pod(Pod {
+            host_network,
+            finished,
+            ..pod(&name, "", &[("app", app)])
+        }));
+        let told = explain(&world, &target(&name), &target("x/web"), TCP, Some(80));
+        told.ingress.allowed
+    });
+    assert_eq!(allowed, [true, false, false, false]);
+}
+
+// Covers: SEMANTICS 20
+#[test]
+fn a_family_that_is_asked_for_is_the_one_that_is_judged() {
+    let world = world(vec![]);
+    let ends = |from: &str, to: &str, family| {
+        let connection = Connection {
+            src: target(from),
+            dst: target(to),
+            protocol: TCP,
+            port: Some(80),
+            family,
+        };
+        let told = connection.explain(&world);
+        [told.from.address, told.to.address]
+    };
+    let (v4, v6) = (["10.0.1.2", "10.0.0.1"], ["fd00::2", "fd00::1"]);
+    let some = |addresses: [&str; 2]| addresses.map(|address| Some(ip(address)));
+    assert_eq!(ends("y/client", "x/web", Some(Family::V4)), some(v4));
+    assert_eq!(ends("y/client", "x/web", Some(Family::V6)), some(v6));
+    // The only one that both have.
+    assert_eq!(ends("y/client", "fd00::1", None), some(v6));
+    assert_eq!(ends("y/client", "10.0.0.1", None), some(v4));
 }

@@ -6,12 +6,12 @@ use vethwall_common::{Direction, verdict::allow};
 use crate::{
     explain::{
         Connection, Family, SideReason, Target,
-        fix::Change,
+        fix::{Change, RuleRef},
         nearest::{Fix, nearest},
     },
     model::{
-        ClusterNetworkPolicy, Labels, Mode, NetworkPolicy, Object, Operator, Peer, Pod, Requirement, Rule,
-        RuleAction, Selector,
+        ClusterNetworkPolicy, Labels, Mode, NetworkPolicy, Object, Operator, Peer, Pod, PolicyRef,
+        Requirement, Rule, RuleAction, Selector,
     },
     tests::judge::judge,
     tests::random::{OTHERS, PACKETS, PODS, parts},
@@ -67,8 +67,17 @@ fn told(policies: Vec<Object>, from: &str, to: &str, (protocol, port): (u8, Opti
     let fix = nearest(&world, &connection, &before, side).unwrap();
     for change in fix.0.last().unwrap() {
         let mut after = done(&world, &fix);
+        let (before, object) = (after.clone(), change.object(&after));
         assert!(change.apply(&mut after));
         assert!(connection.explain(&after).allowed, "{change}");
+        // What is not new can be taken back.
+        match object {
+            Some(object) => {
+                after.apply(object);
+                assert_eq!(after, before, "{change}");
+            }
+            None => assert!(matches!(change, Change::AddPolicy { .. }), "{change}"),
+        }
     }
     fix.to_string()
 }
@@ -247,6 +256,54 @@ fn an_audited_policy_is_not_changed() {
     assert_eq!(
         told(policies, "x/db", "x/web", WEB),
         "add an ingress rule to x/p that allows podSelector app=db on TCP port 8080"
+    );
+}
+
+#[test]
+fn what_no_change_makes_allow_does_not_hide_the_change_that_does() {
+    // In front of x/p by name, more than are tried.
+    let many = |mode, peer: Peer| -> Vec<Object> {
+        let one = |n| NetworkPolicy {
+            ingress: Some(vec![rule(std::slice::from_ref(&peer), &[tcp(9, 9)])]),
+            mode,
+            ..policy(&format!("x/a{n}"), &[("app", "web")])
+        };
+        (10..50).map(one).map(Object::NetworkPolicy).collect()
+    };
+    let with = |mut others: Vec<Object>, peer, port| {
+        others.extend(ingress(vec![rule(&[peer], &[tcp(port, port)])]));
+        told(others, "x/db", "x/web", WEB)
+    };
+    let (db, beyond) = (own(&[("app", "db")]), block("9.0.0.0/8", &[]));
+    // Policies that only watch, each one port away; rules of which neither half matches.
+    for others in [many(Mode::Audit, db), many(Mode::Enforce, beyond.clone())] {
+        assert_eq!(
+            with(others, beyond.clone(), 8080),
+            "add a peer to from of ingress rule 1 of x/p: podSelector app=db"
+        );
+    }
+}
+
+#[test]
+fn a_change_names_all_of_its_ports() {
+    let add = |port| Change::AddPort {
+        rule: RuleRef {
+            policy: PolicyRef {
+                namespace: "x".to_owned(),
+                name: "p".to_owned(),
+            },
+            direction: Direction::Ingress,
+            rule: 0,
+        },
+        port,
+    };
+    let said = [tcp(80, 80), tcp(80, 90)].map(|port| add(port).to_string());
+    assert_eq!(
+        said,
+        [
+            "add TCP port 80 to the ports of ingress rule 1 of x/p",
+            "add TCP ports 80 to 90 to the ports of ingress rule 1 of x/p"
+        ]
     );
 }
 

@@ -1,14 +1,16 @@
 //! Beyond a limit the policy at fault allows nothing, says so, and takes no other with it.
 
-use vethwall_common::{Direction, verdict::allow};
+use vethwall_common::{Direction, address::Addr, verdict::allow};
 
 use crate::{
     compile::{Compiled, compile_within},
     limits::Limits,
-    model::{ClusterRule, NetworkPolicy, Object, Peer, Peers, RuleAction},
+    model::{ClusterRule, Labels, NetworkPolicy, Object, Peer, Peers, RuleAction},
     numbers::Numbers,
     reader,
-    tests::world::{TCP, acts, admin, block, endpoint, ip, namespace, own, pod, policy, rule, tcp, within},
+    tests::world::{
+        TCP, acts, admin, block, endpoint, ip, namespace, node, own, pod, policy, rule, tcp, within,
+    },
     world::World,
 };
 
@@ -233,4 +235,58 @@ fn what_is_closed_says_whose_it_is() {
     let wide = Object::ClusterNetworkPolicy(admin("wide", 1, rules.collect()));
     let short = compiled(vec![wide], limits);
     assert!(short.problems[0].message.contains("wide"), "{:?}", short.problems);
+}
+
+#[test]
+fn who_needs_least_is_served_first() {
+    // By name the other way round: the greedy one is the first.
+    let one = |path: &str, n: u8| {
+        let peers: Vec<Peer> = (1..=n).map(|n| block(&format!("10.0.1.{n}/32"), &[])).collect();
+        ingress(path, &peers)
+    };
+    let limits = Limits {
+        verdicts: 7,
+        namespaces: 1,
+        ..Limits::default()
+    };
+    let short = compiled(vec![one("x/greedy", 6), one("y/modest", 2)], limits);
+    assert_eq!(codes(&short), ["LIM001"]);
+    assert!(
+        short.problems[0].message.contains("x/greedy"),
+        "{:?}",
+        short.problems
+    );
+    assert!(enters(&short, 8, "10.0.1.2") && !enters(&short, 7, "10.0.1.2"));
+    // And of one pod's policies.
+    let short = compiled(vec![one("x/b-greedy", 6), one("x/a-modest", 2)], limits);
+    assert_eq!(codes(&short), Vec::<&str>::new(), "both fit: the same addresses");
+    let limits = Limits {
+        verdicts: 5,
+        ..limits
+    };
+    for (greedy, modest) in [("x/a", "x/b"), ("x/b", "x/a")] {
+        let short = compiled(vec![one(greedy, 6), one(modest, 2)], limits);
+        assert_eq!(codes(&short), ["LIM001"]);
+        assert!(short.problems[0].message.contains(greedy), "{:?}", short.problems);
+        assert!(enters(&short, 7, "10.0.1.2") && !enters(&short, 7, "10.0.1.5"));
+    }
+}
+
+#[test]
+fn with_too_many_addresses_nodes_and_this_nodes_pods_keep_theirs() {
+    let clients = ingress("x/clients", &[own(&[])]);
+    let mut world = world(vec![clients]);
+    world.apply(node("n1", "192.168.0.1", "10.0.0.0/24", Labels::new()));
+    let limits = Limits {
+        addresses: 2,
+        ..Limits::default()
+    };
+    let short = compile_within(&world, &mut Numbers::default(), &limits);
+    assert_eq!(codes(&short), ["LIM003"]);
+    let wanted = ["10.0.0.1", "10.0.0.2", "192.168.0.1"].map(|address| Addr::from(ip(address)));
+    assert!(
+        short.state.addresses.keys().eq(&wanted),
+        "{:?}",
+        short.state.addresses
+    );
 }

@@ -181,3 +181,15 @@ fn a_static_pod_is_known_by_either_of_its_uids() {
         assert_eq!(!state.endpoints.is_empty(), known, "{uid:?}");
     }
 }
+
+// Covers: SEMANTICS 37
+#[test]
+fn policies_of_a_namespace_that_is_gone_hold_over_a_resync_while_its_pods_are_there() {
+    // The namespace's own watch is ahead of the pods'.
+    let mut world = isolated();
+    world.apply(dying("x"));
+    world.replace([Object::Pod(web())]);
+    assert!(!open(&world), "it was dying a moment ago");
+    world.replace([Object::Pod(web())]);
+    assert!(!open(&world), "kept from before");
+}

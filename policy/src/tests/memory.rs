@@ -260,3 +260,88 @@ fn what_takes_from_pods_asks_for_those_that_answer_nothing() {
         meaning(&world, &compile(&world, &mut Numbers::default()))
     );
 }
+
+#[test]
+fn an_address_of_several_pods_goes_to_the_one_that_is_left_and_to_nobody_before() {
+    let clients = rule(&[within(&[], &[("app", "client")])], &[]);
+    let mut world = with(world(), &[ingress(vec![clients])]);
+    let shared = "10.0.3.1";
+    let claim = |name: &str, app: &str| Object::Pod(pod(name, shared, &[("app", app)]));
+    for object in [
+        claim("m/one", "client"),
+        claim("n/two", "client"),
+        claim("o/three", "db"),
+    ] {
+        world.apply(object);
+    }
+    let mut compiler = Compiler::default();
+    let enters = |compiled: &Compiled| lookup(&compiled.state, WEB, Ingress, ip(shared), TCP, 80).allow != 0;
+    assert!(!enters(&compiler.compile(&world)), "one of three is no client");
+    world.delete(&claim("n/two", "").key());
+    assert!(!enters(&compiler.compile(&world)), "one of two is no client");
+    world.delete(&claim("o/three", "").key());
+    assert!(enters(&compiler.compile(&world)));
+}
+
+#[test]
+fn what_is_remembered_of_a_namespace_stays_its_own_when_its_neighbour_goes() {
+    let clients = rule(&[within(&[], &[("app", "client")])], &[]);
+    let mut world = with(world(), &[ingress(vec![clients])]);
+    let (shared, client) = ("10.0.3.1", [("app", "client")]);
+    world.apply(Object::Pod(pod("m/gone", "10.0.3.2", &client)));
+    world.apply(Object::Pod(pod("n/stays", shared, &client)));
+    let mut compiler = Compiler::default();
+    compiler.compile(&world);
+    world.delete(&Object::Pod(pod("m/gone", "", &[])).key());
+    compiler.compile(&world);
+    // Another pod has the address for a while.
+    let also = Object::Pod(pod("o/also", shared, &[]));
+    world.apply(also.clone());
+    compiler.compile(&world);
+    world.delete(&also.key());
+    let compiled = compiler.compile(&world);
+    assert_ne!(
+        lookup(&compiled.state, WEB, Ingress, ip(shared), TCP, 80).allow,
+        0
+    );
+}
+
+#[test]
+fn an_identity_that_nobody_has_any_more_is_gone() {
+    let clients = rule(&[within(&[], &[("role", "rare")])], &[]);
+    let mut world = with(world(), &[ingress(vec![clients])]);
+    let mut compiler = Compiler::default();
+    let before = compiler.compile(&world);
+    let rare = Object::Pod(pod("m/rare", "10.0.3.1", &[("role", "rare")]));
+    world.apply(rare.clone());
+    let with = compiler.compile(&world);
+    assert!(with.state.verdicts.len() > before.state.verdicts.len());
+    world.delete(&rare.key());
+    let after = compiler.compile(&world);
+    assert_eq!(after.state, before.state);
+    assert_eq!(after.identities, before.identities);
+}
+
+#[test]
+fn an_identity_keeps_its_number_while_it_waits_for_the_kernel() {
+    let clients = rule(&[within(&[], &[("role", "rare")])], &[]);
+    let mut world = with(world(), &[ingress(vec![clients])]);
+    let mut compiler = Compiler::default();
+    let identity = |compiled: &Compiled, n: u8| {
+        let address = Addr::from(ip(&format!("10.0.3.{n}")));
+        compiled.state.addresses[&address].identity
+    };
+    let join = |world: &mut World, n: u8| {
+        let (name, address) = (format!("{n}/rare"), format!("10.0.3.{n}"));
+        world.apply(Object::Pod(pod(&name, &address, &[("role", "rare")])));
+    };
+    join(&mut world, 1);
+    let first = compiler.compile(&world);
+    let again = compiler.compile(&world);
+    // Nothing could be written.
+    compiler.release(&State::default());
+    join(&mut world, 2);
+    let last = compiler.compile(&world);
+    assert_eq!(identity(&first, 1), identity(&again, 1));
+    assert_eq!([1, 2].map(|n| identity(&last, n)), [identity(&first, 1); 2]);
+}

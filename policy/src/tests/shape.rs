@@ -3,16 +3,21 @@
 use vethwall_common::{
     Direction::Ingress,
     address::Addr,
-    identity::AddressEntry,
+    identity::{AddressEntry, Identity},
     verdict::{SlotRecord, allow::BOTH},
 };
 
 use crate::{
     compile::{Attribution, Compiler},
-    model::{Mode, NetworkPolicy, Object, Peers, Pod, PolicyRef, PortMatch, Ports, Rule},
+    model::{
+        ClusterNetworkPolicy, ClusterRule, Mode, NetworkPolicy, Object, Operator, Peer, Peers, Pod,
+        PolicyRef, PortMatch, Ports, Requirement, Rule, RuleAction, Selector,
+    },
     reader,
-    tests::small::{WEB, ask, compiled, ingress, web, with, world},
-    tests::world::{TCP, ip, own, pod, policy, rule, tcp},
+    state::State,
+    tests::small::{WEB, ask, compiled, egress, ingress, web, with, world},
+    tests::world::{TCP, acts, admin, block, ip, own, pod, policy, rule, selector, tcp, within},
+    world::World,
 };
 
 #[test]
@@ -31,6 +36,13 @@ fn local_pods_have_entries_whatever_they_match() {
     ];
     wanted.sort();
     assert_eq!(entries, wanted);
+    assert!(
+        state
+            .addresses
+            .values()
+            .all(|entry| entry.identity == Identity::WORLD),
+        "no policy tells them from anybody"
+    );
     let record = state.endpoints[&8];
     assert_eq!(
         record.addresses,
@@ -248,4 +260,133 @@ fn every_local_interface_has_a_number_of_its_own() {
     let state = compiled(&world()).state;
     let [one, two] = [7, 8].map(|ifindex| state.endpoints[&ifindex].index);
     assert!(one != two && one != 0 && two != 0, "{one} {two}");
+}
+
+#[test]
+fn pods_whose_ports_no_policy_could_use_are_not_told_apart() {
+    let http = PortMatch::Named {
+        protocol: TCP,
+        name: "http".to_owned(),
+    };
+    let nodes = || Peer::Nodes(selector(&[("zone", "a")]));
+    for peers in [
+        vec![Peer::Nothing],
+        vec![nodes()],
+        vec![own(&[("app", "db")]), nodes()],
+    ] {
+        let world = with(
+            world(),
+            &[egress(vec![rule(&peers, std::slice::from_ref(&http))])],
+        );
+        let state = compiled(&world).state;
+        // x/client has http at 81 and y/client at 82.
+        for client in ["10.0.1.1", "10.0.1.2"] {
+            assert!(
+                !state.addresses.contains_key(&Addr::from(ip(client))),
+                "{client} {peers:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_slot_says_whether_cluster_policies_decide_in_it() {
+    let mut world = with(world(), &[ingress(vec![])]);
+    let flags = |world: &World| {
+        let state = compiled(world).state;
+        [WEB, 8].map(|ifindex| state.slots[&state.endpoints[&ifindex].ingress.slot()].flags)
+    };
+    assert_eq!(flags(&world), [0, SlotRecord::OPEN]);
+    let deny = acts(RuleAction::Deny, block("8.0.0.0/8", &[]));
+    world.apply(Object::ClusterNetworkPolicy(admin("deny", 1, vec![deny])));
+    assert_eq!(flags(&world), [SlotRecord::CLUSTER; 2]);
+}
+
+#[test]
+fn who_is_denied_by_isolation_alone_is_told_so_beside_a_rule_that_denies_a_port() {
+    let mut world = with(world(), &[ingress(vec![])]);
+    let deny = ClusterRule {
+        ports: Ports::Some(vec![tcp(81, 81)]),
+        ..acts(RuleAction::Deny, within(&[("team", "y")], &[]))
+    };
+    world.apply(Object::ClusterNetworkPolicy(admin("deny", 1, vec![deny])));
+    let compiled = compiled(&world);
+    let slot = compiled.state.endpoints[&WEB].ingress.slot();
+    let by = |cookie| compiled.cookies.get(cookie).unwrap().policies[0].to_string();
+    assert_eq!(by(compiled.state.slots[&slot].cookie), "x/p", "who has no entry");
+    let blamed = |port| by(reader::lookup(&compiled.state, WEB, Ingress, ip("10.0.1.2"), TCP, port).cookie);
+    assert_eq!([80, 81].map(blamed), ["x/p", "deny"]);
+}
+
+#[test]
+fn what_an_audited_policy_would_deny_by_isolation_is_its_own() {
+    let audited = NetworkPolicy {
+        mode: Mode::Audit,
+        ..ingress(vec![])
+    };
+    let compiled = compiled(&with(world(), &[audited]));
+    let cookie = reader::lookup(&compiled.state, WEB, Ingress, ip("8.8.8.8"), TCP, 80).cookie;
+    let by = compiled.cookies.get(cookie).unwrap();
+    assert_eq!(
+        by.policies.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["x/p"]
+    );
+}
+
+#[test]
+fn identities_say_what_their_addresses_match() {
+    let named = PortMatch::Named {
+        protocol: TCP,
+        name: "http".to_owned(),
+    };
+    let either = Peer::Pods {
+        namespaces: None,
+        pods: Selector::new([Requirement {
+            key: "app".to_owned(),
+            operator: Operator::In(["client", "db"].map(str::to_owned).into()),
+        }]),
+    };
+    let mut world = with(
+        world(),
+        &[egress(vec![
+            rule(&[either], &[named]),
+            rule(&[within(&[("team", "y")], &[]), block("10.0.1.0/24", &[])], &[]),
+        ])],
+    );
+    let deny = ClusterNetworkPolicy {
+        egress: vec![acts(RuleAction::Deny, Peer::Nodes(selector(&[])))],
+        ..admin("deny", 1, vec![acts(RuleAction::Deny, own(&[("app", "odd")]))])
+    };
+    world.apply(Object::ClusterNetworkPolicy(deny));
+    world.apply(Object::Pod(pod("x/also", "10.0.1.2", &[("app", "client")])));
+    let compiled = compiled(&world);
+    let said = |address: &str| {
+        let identity = reader::identity(&compiled.state, ip(address));
+        compiled.identities[&identity].join("; ")
+    };
+    assert_eq!(
+        said("10.0.1.1"),
+        "10.0.1.0/24; pods app in (client,db) in x; port http of protocol 6"
+    );
+    assert_eq!(said("192.168.0.2"), "nodes {}");
+    assert_eq!(
+        said("10.0.1.2"),
+        "10.0.1.0/24; maybe pods app in (client,db) in x; maybe pods {} in namespaces team=y"
+    );
+    assert_eq!(said("10.0.1.77"), "10.0.1.0/24; maybe a pod not known yet");
+    assert_eq!(said("8.8.8.8"), "");
+}
+
+#[test]
+fn a_state_is_its_entries() {
+    let world = with(world(), &[ingress(vec![rule(&[own(&[])], &[tcp(80, 80)])])]);
+    let state = compiled(&world).state;
+    assert_eq!(state.entries().collect::<State>(), state);
+    // What the planner knows of the kernel beside them says nothing of policy.
+    let after = State {
+        generation: 5,
+        rejudge: [WEB].into(),
+        ..state.clone()
+    };
+    assert_eq!(after.without_generations(), state);
 }
