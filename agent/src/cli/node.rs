@@ -1,6 +1,10 @@
 //! What `agent`, `install` and `uninstall` are told of the node's CNI directories.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
 
 use clap::{Args, ValueEnum, builder::PossibleValue};
 
@@ -9,6 +13,10 @@ use crate::{
     chain::places::{self, Places},
     cri::{Client, Runtime as _, Socket},
 };
+
+/// For how long a runtime whose socket is there may take to answer, before the usual directories are taken for its own.
+const PATIENCE: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "The node's container runtime")]
@@ -28,8 +36,16 @@ impl NodeArgs {
     /// The directories, found where they are not given.
     pub(super) fn places(&self) -> Places {
         let told = || {
-            let view = Client::new(self.cri_socket.clone()).ok()?.view()?.ok()?;
-            places::told(&view.cni?)
+            let mut client = Client::new(self.cri_socket.clone()).ok()?;
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                match client.view()? {
+                    Ok(view) => return places::told(&view.cni?),
+                    // It is starting: while it does, no pod starts either, and what runs is judged without us.
+                    Err(_) if Instant::now() < deadline => thread::sleep(PAUSE),
+                    Err(_) => return None,
+                }
+            }
         };
         let (conf, bin) = (self.cni_conf_dir.clone(), self.cni_bin_dir.clone());
         if let (Some(conf), Some(bin)) = (&conf, &bin) {
