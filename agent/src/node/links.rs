@@ -96,12 +96,9 @@ impl Node {
             self.forget(link.ifindex);
         }
         // A record that an interface of this number left must not open it, whoever attaches the programs.
-        if self.ready && self.control.close(link.ifindex).is_err() {
-            self.shut(link);
-        } else if self
-            .strangers
-            .see(link, self.ready, self.patience(), Instant::now())
-        {
+        let opens = self.ready && self.control.close(link.ifindex).is_err();
+        let patience = self.patience();
+        if self.strangers.see(link, self.ready, patience, Instant::now()) || opens {
             self.shut(link);
         }
         replaced

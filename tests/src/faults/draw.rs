@@ -55,7 +55,16 @@ impl Fault {
         match self {
             Self::Crowd => 1,
             Self::Reboot => 3,
-            _ => 10,
+            Self::AgentKilled
+            | Self::AgentUpgraded
+            | Self::ClockJump
+            | Self::PluginDeleted
+            | Self::FlannelRewrites
+            | Self::K3sRestarts
+            | Self::BrokenFirst
+            | Self::RuntimeKilled
+            | Self::DiskFull
+            | Self::BridgeDeleted => 10,
         }
     }
 
@@ -69,7 +78,13 @@ impl Fault {
         match self {
             Self::AgentKilled | Self::AgentUpgraded | Self::ClockJump => Some("agent"),
             Self::K3sRestarts | Self::RuntimeKilled => Some("runtime"),
-            _ => None,
+            Self::PluginDeleted
+            | Self::FlannelRewrites
+            | Self::BrokenFirst
+            | Self::DiskFull
+            | Self::BridgeDeleted
+            | Self::Crowd
+            | Self::Reboot => None,
         }
     }
 }
