@@ -91,15 +91,21 @@ pub mod tag {
         abi << 12 & VERSION
     }
 
-    /// What a tag says to the programs of a version. Another version's says that it waits, and not for whom: the packet is
-    /// judged by where it came in and by its address.
+    /// What another version's tag says where it was judged: it is a pod's packet, and not whose.
+    const OTHERS: u32 = 0x1000;
+
+    /// What a tag says to the programs of a version. Another version's says that the packet is a pod's and whether it waits, but
+    /// not whose: it is judged by where it came in and by its address. (One that was judged may come from another node, over
+    /// a link that keeps tags: between nodes that are network namespaces.)
     pub const fn read(tag: u32, abi: u32) -> u32 {
         if tag & (JUDGED | DEFERRED) == 0 {
             tag
         } else if tag & VERSION == version(abi) {
             tag & !VERSION
-        } else {
+        } else if tag & DEFERRED != 0 {
             DEFERRED
+        } else {
+            OTHERS
         }
     }
 }

@@ -11,7 +11,7 @@
 //! - A lost tag costs a lookup and never lets a packet through: a packet without one from an isolated pod is judged.
 //! - A tag is believed only about the endpoint that it names, and a packet with a tag is never this node's own.
 //! - What waits for a verdict is dropped where nobody in force can be asked for it.
-//! - Another version's tag is never taken for ours: it says that the packet is a pod's and may not be judged yet.
+//! - Another version's tag is never taken for ours: it says that the packet is a pod's and whether it waits, not whose.
 //! - From an interface whose endpoint is not in force nothing comes; to it go ARP and neighbour discovery only.
 
 use aya_ebpf::bindings::__sk_buff;

@@ -182,6 +182,18 @@ fn swap(name: &str, hook: Choice) -> Result<()> {
                 talk.name
             );
         }
+        for node in &guard.0.state.nodes {
+            let denied = guard
+                .0
+                .status(node)?
+                .counters
+                .into_iter()
+                .filter(|counter| counter.verdict == "denied");
+            let denied: Vec<_> = denied
+                .map(|counter| format!("{} {} {}", counter.direction, counter.reason, counter.packets))
+                .collect();
+            println!("{} under {version}: {}", node.name, denied.join(", "));
+        }
         for (stream, before) in begin.iter().zip(begun) {
             let now = stream.seen();
             let (sent, lost) = (

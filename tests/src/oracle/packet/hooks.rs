@@ -56,10 +56,11 @@ impl Judge {
     pub fn judge(&mut self, run: &Run, seen: bool) -> Expected {
         let mut run = run.clone();
         if run.tag & (JUDGED | DEFERRED) != 0 {
-            // Of another version it is known only that the packet is a pod's.
+            // Of another version it is known only that the packet is a pod's, and whether it waits.
             run.tag = match run.tag & VERSION {
                 OURS => run.tag & !VERSION,
-                _ => DEFERRED,
+                _ if run.tag & DEFERRED != 0 => DEFERRED,
+                _ => VERSION,
             };
         }
         let run = &run;
