@@ -33,6 +33,13 @@ impl Node {
             .map(|known| known.interface.ifindex)
             .collect();
         self.connections.know(self.control.parts(), &new);
+        if self.look_for_others() {
+            // What began while all that was read, and is judged by us at the bridge in a moment.
+            self.connections.know(self.control.parts(), &new);
+            if !self.takes_bridge_over() {
+                return;
+            }
+        }
         self.attach_each();
         self.connections.know(self.control.parts(), &new);
     }

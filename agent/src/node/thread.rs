@@ -351,10 +351,8 @@ impl Node {
             let mut names = self.watched.names.write().unwrap_or_else(PoisonError::into_inner);
             names.update(self.control.world(), &self.control.compiled().cookies);
         }
-        if self.may_attach() {
-            self.attach_all();
-            self.end_others();
-        }
+        self.attach_all();
+        self.end_others();
         if complete
             && !self.ready
             && !self.asking

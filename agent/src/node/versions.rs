@@ -1,12 +1,13 @@
 //! Programs of another version of the layouts: they judge until ours can, and go when ours do.
 //!
 //! ```text
-//! maps of ours filled ─► the bridge's program replaced ─► each pod's, connections known ─► what is left of the others' removed
+//! maps of ours filled ─► connections known ─► the bridge's program replaced ─► each pod's ─► what is left of the others' removed
 //! ```
 //!
 //! Invariants:
 //! - Nothing of theirs is touched before our maps follow the world: what they judge goes on as it was.
-//! - No pod is taken over before the second stage is ours: what its programs defer must find it.
+//! - No pod is taken over before the second stage is ours: what its programs defer must find it. No second stage is taken over
+//!   before connections are known: answers of pods go by there too.
 
 use tracing::{info, warn};
 use vethwall_datapath::versions;
@@ -33,11 +34,8 @@ impl Node {
         !self.others.versions.is_empty()
     }
 
-    /// Takes the bridge over, where another version has it. False where that failed: then its pods stay as they are, too.
-    pub(super) fn may_attach(&mut self) -> bool {
-        if !self.look_for_others() {
-            return true;
-        }
+    /// Takes the bridge over from another version. False where that failed: then its pods stay as they are, too.
+    pub(super) fn takes_bridge_over(&mut self) -> bool {
         self.look_at_bridge();
         self.bridge_error.is_none()
     }
