@@ -188,3 +188,34 @@ fn what_stood_in_for_a_client_is_gone_when_its_slot_stays_after_all() {
     let (one, db) = (own(&[("a", "1")]), own(&[("app", "db")]));
     every_single_failure_on_the_way(&world(&one, "1"), &world(&db, "2"), &world(&one, "2"));
 }
+
+#[test]
+fn who_enters_a_slot_waits_for_the_client_that_it_still_lets_in() {
+    // x/web has the slot and stays. x/db denies the client before and after, whose old label nobody else has.
+    let world = |db: &str, client| {
+        let mut world = world(&[(own(&[("a", "1")]), tcp(80, 80))], client);
+        world.delete(&Object::NetworkPolicy(policy("x/split", &[])).key());
+        for gone in ["x/one", "x/two"] {
+            world.delete(&Object::Pod(pod(gone, "", &[])).key());
+        }
+        world.apply(Object::Pod(pod("x/db", "10.0.0.2", &[("app", db)])));
+        world.apply(Object::NetworkPolicy(NetworkPolicy {
+            ingress: Some(vec![]),
+            ..policy("x/closed", &[("app", "db")])
+        }));
+        world
+    };
+    every_single_failure(&world("db", "1"), &world("web", "2"));
+}
+
+#[test]
+fn who_enters_a_new_slot_waits_for_the_block_that_it_denies() {
+    // Denied at port 80 before and after, by an identity that nobody has afterwards: the new slot would let it in.
+    let narrow = || block("8.8.8.0/24", &[]);
+    let before = world(&[(narrow(), tcp(443, 443))], "1");
+    let mut after = world(&[], "1");
+    after.delete(&Object::NetworkPolicy(policy("x/p", &[])).key());
+    let deny = [narrow(), block("8.8.0.0/16", &[])].map(|peer| acts(RuleAction::Deny, peer));
+    after.apply(Object::ClusterNetworkPolicy(admin("deny", 1, deny.into())));
+    every_single_failure(&before, &after);
+}

@@ -5,7 +5,7 @@ use vethwall_common::{
     entry::{Entry, Key},
 };
 
-use super::{Operation, Step, plan, tests::observe};
+use super::{Operation, Step, execute, plan, tests::observe};
 use crate::{
     compile::compile,
     model::{NetworkPolicy, Object},
@@ -128,4 +128,22 @@ fn nobody_waits_where_nothing_is_on_its_way() {
         moves(&relabelled).is_empty() && graces(&relabelled) <= 1,
         "{relabelled:#?}"
     );
+}
+
+#[test]
+fn who_enters_a_slot_does_not_wait_for_whom_it_would_let_in() {
+    let mut numbers = Numbers::default();
+    let observed = observe(&compile(&world("web", "", "none"), &mut numbers).state);
+    let desired = compile(&world("web", "web", "client"), &mut numbers).state;
+    let outcome = execute(
+        &observed,
+        plan(&observed, &desired),
+        |operation| match operation {
+            Operation::Put(Entry::Address(..)) => Err(()),
+            Operation::Put(_) | Operation::Delete(_) | Operation::Grace => Ok(()),
+        },
+    );
+    assert!(!outcome.complete());
+    let slots = |state: &State| [7, 8].map(|ifindex| state.endpoints[&ifindex].ingress.slot());
+    assert_eq!(slots(&outcome.observed), slots(&desired));
 }

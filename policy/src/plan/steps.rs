@@ -333,7 +333,7 @@ fn flip_units(ifindex: u32, held: &EndpointRecord) -> Vec<Unit> {
 fn entering(t: &Transition<'_>, slot: u32) -> Vec<Unit> {
     let double = t.doubles.get(&slot);
     let mut units = vec![Unit::Slot(*double.unwrap_or(&slot))];
-    for pair in t.middle.keys().filter(|(old, new)| old != new) {
+    for pair in t.middle.keys() {
         let fresh = double.is_some() || !t.observed.slots.contains_key(&slot);
         let of_old = if fresh || t.live.contains(&pair.0) {
             t.after.says(slot, pair.0)
