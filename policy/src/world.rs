@@ -1,5 +1,7 @@
 //! The objects as they are now.
 
+mod changes;
+
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
@@ -12,6 +14,7 @@ use std::{
 
 use ipnet::IpNet;
 
+pub use self::changes::Change;
 use crate::model::{
     ClusterNetworkPolicy, Endpoint, Kind, Labels, Namespace, NetworkPolicy, Node, Object, ObjectKey, Pod,
     canonical,
@@ -46,6 +49,8 @@ pub struct World {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Space {
     object: Option<Namespace>,
+    /// The object went while it was terminating, before what the namespace held.
+    gone: bool,
     /// Those of a namespace without an object.
     name_only: Labels,
     pods: BTreeMap<String, Arc<Pod>>,
@@ -85,6 +90,7 @@ impl Space {
     }
 
     fn set_object(&mut self, name: &str, object: Option<Namespace>) {
+        self.gone = object.is_none() && self.terminating();
         self.object = object;
         let labels = match &mut self.object {
             Some(object) => {
@@ -99,7 +105,7 @@ impl Space {
     }
 
     fn terminating(&self) -> bool {
-        self.object.as_ref().is_some_and(|object| object.terminating)
+        self.gone || self.object.as_ref().is_some_and(|object| object.terminating)
     }
 
     fn is_empty(&self) -> bool {
@@ -236,6 +242,7 @@ impl World {
             let dying = dying || self.spaces.get(&name).is_some_and(Space::terminating);
             if dying {
                 let space = self.space(&name);
+                space.gone = space.object.is_none();
                 for (policy, object) in old.kept.into_iter().chain(old.policies) {
                     if !space.policies.contains_key(&policy) {
                         space.kept.insert(policy, object);
@@ -417,6 +424,7 @@ impl World {
         };
         let came_back = space.object.is_some() && !space.terminating();
         let gone = space.pods.is_empty() && !has_interface;
+        space.gone &= !gone;
         if (came_back || gone) && !space.kept.is_empty() {
             space.kept.clear();
             space.stamp = Stamp::next();

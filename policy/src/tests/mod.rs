@@ -1,5 +1,6 @@
 //! Tests of more than one module: rules, explanations, properties over random worlds; and what they share.
 
+mod changes;
 mod cluster;
 pub(crate) mod compile;
 mod explain;
