@@ -20,6 +20,7 @@ use vethwall_policy::model;
 
 pub mod chain;
 pub mod client;
+pub mod cluster;
 pub mod explain;
 pub mod flow;
 pub mod status;

@@ -1,7 +1,7 @@
 //! The node agent and the command line.
 //!
 //! ```text
-//! manifests ─► source ─► k8s::convert ─► node (world, maps, attachments) ─► kernel
+//! manifests, cluster ─► k8s::convert ─► node (world, maps, attachments) ─► kernel
 //! kernel ─► events ─► flows ─► sockets ◄─► api ◄─► cli
 //! ```
 #![forbid(unsafe_code)]
@@ -10,6 +10,7 @@ pub mod api;
 mod bounded;
 pub mod chain;
 pub mod cli;
+pub mod cluster;
 pub mod cni_cache;
 pub mod cri;
 pub mod flows;

@@ -1,7 +1,7 @@
 //! `vethwall agent`: puts the parts together.
 //!
 //! ```text
-//! thread "manifests"  directory ─► objects ─┐
+//! thread "manifests"  directory ─► objects ─┐   or thread "cluster"  API server ─► changes
 //! thread "links"      interfaces ───────────┤
 //! thread "runtime"    its pods, when asked ─┤
 //! main (tokio)        sockets, HTTP ────────┴─► thread "node" ─► kernel
@@ -37,6 +37,7 @@ use vethwall_datapath::{Choice, Events, Pins};
 use crate::{
     api::{self, status::Settings},
     chain::{keeper, removal},
+    cluster::{self, Health, Place},
     flows::{EventClock, Flows, Names},
     metrics,
     node::{
@@ -51,8 +52,8 @@ use crate::{
 /// What the agent needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentConfig {
-    /// The directory of manifests.
-    pub manifests: PathBuf,
+    /// Where objects come from.
+    pub source: Source,
     /// This node's name.
     pub node: String,
     /// Where the sockets are made.
@@ -81,6 +82,15 @@ pub struct AgentConfig {
     pub log_level: String,
     /// Whether the log on stderr has colours.
     pub log_color: bool,
+}
+
+/// Where objects come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A directory of manifests.
+    Manifests(PathBuf),
+    /// A cluster's API server.
+    Cluster(Place),
 }
 
 /// Runs the agent until SIGTERM or SIGINT. What it wrote to the kernel stays in force.
@@ -162,6 +172,7 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
     let (inputs, receiver) = mpsc::channel();
     let unasked = Arc::new(AtomicU64::new(0));
     let chain = Arc::new(keeper::Shared::default());
+    let health = Arc::new(Health::default());
     let watched = Watched {
         names: Arc::clone(&names),
         flows: Arc::clone(&flows),
@@ -169,6 +180,10 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
         unasked: Arc::clone(&unasked),
         chain: Arc::clone(&chain),
         runtime: Some(asked::spawn(config.chain.runtime.clone(), inputs.clone())?),
+        cluster: match &config.source {
+            Source::Cluster(_) => Some(Arc::clone(&health)),
+            Source::Manifests(_) => None,
+        },
     };
     let node = Node::new(places, config.settings, watched).map_err(|error| anyhow::anyhow!(error.chain()))?;
     let events = node.events().map_err(|error| anyhow::anyhow!(error.chain()))?;
@@ -183,7 +198,10 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
         .spawn(move || name_events(events, &names, &history, &read, questions))?;
     // Before the first objects, and so before the node looks for the first time.
     links::spawn(inputs.clone())?;
-    source::spawn(config.manifests, inputs.clone())?;
+    match config.source {
+        Source::Manifests(directory) => source::spawn(directory, inputs.clone())?,
+        Source::Cluster(place) => cluster::spawn(place, health, inputs.clone())?,
+    }
     let installed = config.chain.places.clone();
     keeper::start(config.chain, Arc::clone(&chain))?;
     for address in config.http {

@@ -13,9 +13,9 @@ use vethwall_policy::model::PolicyRef;
 
 use crate::{
     api::{PolicyName, status::ManifestProblem},
-    k8s::convert::convert,
+    k8s::convert::{Problem, convert},
     manifests::{self, Loader, Store, Texts, View},
-    node::{Input, Objects},
+    node::{Content, Input, Objects},
     watch::Watch,
 };
 
@@ -84,26 +84,50 @@ fn objects(directory: &Path, loader: &mut Loader, store: &mut Store, texts: Text
     let view = store.update(&loader.load(texts));
     let converted = convert(&view);
     let incomplete = incomplete(&view);
-    let mut problems: Vec<ManifestProblem> = view
+    let files_own = view.problems.iter().map(|problem| ManifestProblem {
+        file: problem.file.display().to_string(),
+        line: problem.line,
+        column: problem.column,
+        message: problem.message.clone(),
+        code: None,
+    });
+    let mut told = Told {
+        problems: files_own.collect(),
+        ..Told::default()
+    };
+    converted
         .problems
-        .iter()
-        .map(|problem| ManifestProblem {
-            file: problem.file.display().to_string(),
-            line: problem.line,
-            column: problem.column,
-            message: problem.message.clone(),
-            code: None,
-        })
-        .collect();
-    let mut policy_problems: BTreeMap<PolicyName, Vec<String>> = BTreeMap::new();
-    for problem in converted.problems {
+        .into_iter()
+        .for_each(|problem| told.tell(problem));
+    Objects {
+        content: Content::All(converted.objects),
+        policy_problems: told.policy_problems,
+        directory: directory.display().to_string(),
+        digest,
+        files,
+        problems: told.problems,
+        incomplete,
+    }
+}
+
+/// What is wrong with objects: once in their order, once by policy.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) problems: Vec<ManifestProblem>,
+    pub(crate) policy_problems: BTreeMap<PolicyName, Vec<String>>,
+}
+
+impl Told {
+    /// Adds what conversion found.
+    pub(crate) fn tell(&mut self, problem: Problem) {
         let mut message = problem.message.clone();
         if let Some(PolicyRef { namespace, name }) = problem.policy {
             message = format!("policy {namespace}/{name}: {message}");
-            let texts = policy_problems.entry(PolicyName { namespace, name }).or_default();
-            texts.push(format!("{}: {}", problem.code, problem.message));
+            let texts = self.policy_problems.entry(PolicyName { namespace, name });
+            let text = format!("{}: {}", problem.code, problem.message);
+            texts.or_default().push(text);
         }
-        problems.push(ManifestProblem {
+        self.problems.push(ManifestProblem {
             file: problem
                 .file
                 .map(|file| file.display().to_string())
@@ -113,15 +137,6 @@ fn objects(directory: &Path, loader: &mut Loader, store: &mut Store, texts: Text
             message,
             code: Some(problem.code.to_owned()),
         });
-    }
-    Objects {
-        objects: converted.objects,
-        policy_problems,
-        directory: directory.display().to_string(),
-        digest,
-        files,
-        problems,
-        incomplete,
     }
 }
 
@@ -175,7 +190,10 @@ mod tests {
     fn a_problem_of_a_policy_is_told_with_its_file_and_with_its_policy() {
         let spec = "spec: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/33}}]}]}\n";
         let objects = read(&[("a.yaml", &format!("{POLICY}{spec}"))]);
-        assert_eq!(objects.objects.len(), 1);
+        let Content::All(all) = objects.content else {
+            panic!("a directory is read as a whole")
+        };
+        assert_eq!(all.len(), 1);
         let name = PolicyName {
             namespace: "b".into(),
             name: "a".into(),

@@ -3,7 +3,13 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// Where problems are made; lint has its own page.
-const SOURCES: [&str; 4] = ["agent/src/chain", "agent/src/node", "agent/src/k8s", "policy/src"];
+const SOURCES: [&str; 5] = [
+    "agent/src/chain",
+    "agent/src/cluster",
+    "agent/src/node",
+    "agent/src/k8s",
+    "policy/src",
+];
 
 fn codes(directory: &Path, found: &mut BTreeSet<String>) {
     for entry in fs::read_dir(directory).expect("a folder of sources").flatten() {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{API_VERSION, Mode, PolicyName, chain::Chain};
+use super::{API_VERSION, Mode, PolicyName, chain::Chain, cluster::Cluster};
 use serde::{Deserialize, Serialize};
 
 /// The node's state, as one agent knows it.
@@ -36,6 +36,9 @@ pub struct Status {
     pub revision: u64,
     /// Where the objects come from.
     pub manifests: Manifests,
+    /// The cluster that they come from; absent where they come from a directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<Cluster>,
     /// The pods' interfaces on this node.
     pub endpoints: Vec<Endpoint>,
     /// What was seen of interfaces beside them.
@@ -153,13 +156,13 @@ pub struct Bridge {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifests {
-    /// The directory.
+    /// The directory; empty where the objects come from a cluster.
     pub directory: String,
-    /// Of the content that is fully in the kernel: `vethwall::manifests::digest`.
+    /// Of the content that is fully in the kernel: `vethwall::manifests::digest`, or a cluster's last step.
     pub digest: String,
     /// How many files it has.
     pub files: usize,
-    /// What is wrong with them. The last good version of what they hold stays in force.
+    /// What is wrong with them, or with the cluster's objects. Of what can not be read the last good version stays in force.
     pub problems: Vec<ManifestProblem>,
 }
 
@@ -167,7 +170,7 @@ pub struct Manifests {
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ManifestProblem {
-    /// The file, relative to the directory.
+    /// The file, relative to the directory; or a cluster's object, `Pod shop/web`.
     pub file: String,
     /// Line, from 1; 0 where unknown.
     pub line: usize,

@@ -11,14 +11,22 @@ use crate::{
     api::chain::ChainMode,
     api::status::{ExistingConnections, OwnNodeEgress, Settings},
     chain::{self, keeper},
-    run::AgentConfig,
+    cluster::Place,
+    run::{AgentConfig, Source},
 };
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Objects come from the API server of the cluster that the agent is a pod of, by its service account;
+with --kubeconfig from another. It needs the rights to list and watch pods, namespaces, nodes,
+networkpolicies and clusternetworkpolicies. While the API server is away, what was known stays in
+force. With --manifests they come from a directory instead.
+
 The directory holds ordinary Kubernetes manifests (YAML or JSON): Namespaces, Pods with their
 status, Nodes and NetworkPolicies. It is watched; a file that can not be read leaves the last good
-version of its objects in force. When the agent stops, enforcement goes on: the programs and maps
+version of its objects in force.
+
+When the agent stops, enforcement goes on: the programs and maps
 stay in the kernel. The best hook is tcx where the kernel has it (6.6); tell the plugin the same by
 the key \"hook\" of its configuration.
 
@@ -42,12 +50,16 @@ The tables of connections have room for 512 a pod of --max-pods. Those that the 
 keep their size, so that no connection is forgotten, until the node is booted again.
 
 Examples:
+  vethwall agent --node node-a --kubeconfig /etc/vethwall/kubeconfig
   vethwall agent --manifests /etc/vethwall/manifests
   vethwall agent --manifests ./cluster --node node-a --run-dir /run/vethwall --log debug")]
 pub(crate) struct AgentArgs {
     /// Directory of manifests to enforce.
-    #[arg(long, value_name = "DIR")]
-    manifests: PathBuf,
+    #[arg(long, value_name = "DIR", conflicts_with = "kubeconfig")]
+    manifests: Option<PathBuf>,
+    /// The cluster [default: the one that the agent is a pod of].
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
     /// Name of this node [default: the host's name].
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
@@ -140,7 +152,11 @@ impl AgentArgs {
         fail_open.dedup();
         let entry = chain::entry(&global.run_dir, &self.bpffs, self.hook, &fail_open);
         Ok(AgentConfig {
-            manifests: self.manifests,
+            source: match (self.manifests, self.kubeconfig) {
+                (Some(directory), _) => Source::Manifests(directory),
+                (None, Some(file)) => Source::Cluster(Place::Kubeconfig(file)),
+                (None, None) => Source::Cluster(Place::InCluster),
+            },
             node,
             run_dir: global.run_dir.clone(),
             bpffs: self.bpffs,

@@ -9,6 +9,7 @@ use super::{
 use crate::api::{
     Client, ClientError, Request, Response, Status,
     chain::ChainState,
+    cluster::Cluster,
     status::{AgentState, Endpoint, EndpointState, FailurePolicy, Interfaces, Isolation, ManifestProblem},
 };
 
@@ -85,19 +86,23 @@ fn facts(status: &Status, out: &mut String) {
         out.push_str(&format!("{}  {text}\n", paint(format!("{name:<9}"), strong())));
     };
     let manifests = &status.manifests;
-    fact(
-        "Manifests",
-        format!(
-            "{}: {}, {}, revision {}",
-            escape(&manifests.directory),
-            count(manifests.files, "file", "files"),
-            match manifests.problems.len() {
-                0 => "no problems".to_owned(),
-                n => paint(count(n, "problem", "problems"), bad()),
-            },
-            status.revision
-        ),
-    );
+    let problems = match manifests.problems.len() {
+        0 => "no problems".to_owned(),
+        n => paint(count(n, "problem", "problems"), bad()),
+    };
+    let revision = status.revision;
+    match &status.cluster {
+        Some(followed) => {
+            let text = format!("{}, {problems}, revision {revision}", cluster(followed));
+            fact("Cluster", text);
+        }
+        None => {
+            let files = count(manifests.files, "file", "files");
+            let directory = escape(&manifests.directory);
+            let text = format!("{directory}: {files}, {problems}, revision {revision}");
+            fact("Manifests", text);
+        }
+    }
     let chain = &status.chain;
     fact(
         "Chain",
@@ -178,6 +183,29 @@ fn facts(status: &Status, out: &mut String) {
     }
     if let Some(text) = interfaces(&status.interfaces) {
         fact("Strangers", text);
+    }
+}
+
+/// Whom the agent follows, what it does not know as it is, and how old the oldest of its knowledge is.
+fn cluster(cluster: &Cluster) -> String {
+    let server = if cluster.server.is_empty() {
+        paint("nobody to ask", warn())
+    } else {
+        escape(&cluster.server).into_owned()
+    };
+    let watches = cluster.watches.iter();
+    let behind = watches.clone().filter(|watch| !watch.state.good());
+    let behind: Vec<String> = behind
+        .map(|watch| format!("{} {}", escape(&watch.resource), watch.state.name()))
+        .collect();
+    let known = if behind.is_empty() {
+        "all current".to_owned()
+    } else {
+        paint(behind.join(", "), warn())
+    };
+    match watches.filter_map(|watch| watch.heard_seconds_ago).max() {
+        Some(age) => format!("{server}: {known}, heard of {age} s ago"),
+        None => format!("{server}: {known}, never heard of"),
     }
 }
 

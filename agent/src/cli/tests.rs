@@ -24,6 +24,7 @@ use crate::api::{
     to_line,
 };
 use crate::api::{Mode, Peer};
+use crate::{cluster::Place, run::Source};
 
 /// What a command printed and how it ended.
 struct Ran {
@@ -281,7 +282,7 @@ fn wrong_usage_is_2() {
     for args in [
         &["vethwall"][..],
         &["vethwall", "enforce"],
-        &["vethwall", "agent"],
+        &["vethwall", "agent", "--manifests"],
         &["vethwall", "explain", "shop/web"],
         &["vethwall", "explain", "web", "shop/db"],
         &["vethwall", "explain", "shop/web", "shop/db:80/QUIC"],
@@ -427,7 +428,7 @@ fn the_agent_gets_its_flags() {
     assert_eq!(
         args.config(&cli.global, true).unwrap(),
         crate::run::AgentConfig {
-            manifests: "/m".into(),
+            source: Source::Manifests("/m".into()),
             node: "n1".to_owned(),
             run_dir: "/r".into(),
             bpffs: "/b".into(),
@@ -470,6 +471,19 @@ fn the_agent_gets_its_flags() {
     assert_eq!(config.hook, Choice::Best);
     assert_eq!(config.max_pods, 110);
     assert_eq!((config.chain.mode, config.chain.plugin), (ChainMode::Auto, None));
+    let source = |more: &[&str]| {
+        let line = ["vethwall", "agent"];
+        let cli = Cli::try_parse_from(line.iter().chain(more)).unwrap();
+        let Command::Agent(args) = cli.command else {
+            panic!("{:?}", cli.command)
+        };
+        args.config(&cli.global, false).unwrap().source
+    };
+    assert_eq!(source(&[]), Source::Cluster(Place::InCluster));
+    assert_eq!(
+        source(&["--kubeconfig", "/k"]),
+        Source::Cluster(Place::Kubeconfig("/k".into()))
+    );
     for wrong in [
         ["--hook", "xdp"],
         ["--max-pods", "0"],
@@ -477,6 +491,7 @@ fn the_agent_gets_its_flags() {
         ["--fail-open-namespaces", "a,,b"],
         ["--max-pods", "many"],
         ["--chain", "first"],
+        ["--kubeconfig", "/k"],
     ] {
         let line = ["vethwall", "agent", "--manifests", "/m"];
         assert!(

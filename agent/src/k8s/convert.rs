@@ -151,8 +151,8 @@ impl Converter {
         self.begin(sourced, None);
         match &*sourced.object {
             Manifest::Namespace(_) | Manifest::Service(_) => {}
-            Manifest::Pod(object) => self.objects.push(Object::Pod(pod(object))),
-            Manifest::Node(object) => self.objects.push(Object::Node(node(object))),
+            Manifest::Pod(object) => self.objects.push(pod(object)),
+            Manifest::Node(object) => self.objects.push(node(object)),
             Manifest::NetworkPolicy(object) => {
                 let (namespace, name) = names(&object.metadata);
                 self.policy = Some(PolicyRef { namespace, name });
@@ -286,7 +286,8 @@ fn labels(metadata: &ObjectMeta) -> Labels {
     metadata.labels.clone().unwrap_or_default()
 }
 
-fn pod(object: &core::Pod) -> Pod {
+/// What policy needs of a pod.
+pub(crate) fn pod(object: &core::Pod) -> Object {
     let (namespace, name) = names(&object.metadata);
     let annotations = object.metadata.annotations.as_ref();
     let config_hash = annotations.and_then(|annotations| annotations.get(CONFIG_HASH));
@@ -311,7 +312,7 @@ fn pod(object: &core::Pod) -> Pod {
         .into_iter()
         .chain(sidecars)
         .flat_map(|container| container.ports.unwrap_or_default());
-    Pod {
+    Object::Pod(Pod {
         namespace,
         name,
         uid: object.metadata.uid.clone().unwrap_or_default(),
@@ -323,7 +324,7 @@ fn pod(object: &core::Pod) -> Pod {
         host_network,
         finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
         ports: ports.filter_map(|port| container_port(&port)).collect(),
-    }
+    })
 }
 
 /// Each address once, in the order of the text. What is no address is none.
@@ -348,14 +349,15 @@ fn container_port(port: &core::ContainerPort) -> Option<ContainerPort> {
     })
 }
 
-fn node(object: &core::Node) -> Node {
+/// What policy needs of a node.
+pub(crate) fn node(object: &core::Node) -> Object {
     let spec = object.spec.clone().unwrap_or_default();
     let status = object.status.clone().unwrap_or_default();
     let cidrs = spec.pod_cidrs.into_iter().flatten().chain(spec.pod_cidr);
     let mut pod_cidrs: Vec<IpNet> = cidrs.filter_map(|text| parse_cidr(&text)).collect();
     pod_cidrs.sort();
     pod_cidrs.dedup();
-    Node {
+    Object::Node(Node {
         name: object.metadata.name.clone().unwrap_or_default(),
         labels: labels(&object.metadata),
         // Host names are no addresses.
@@ -366,5 +368,5 @@ fn node(object: &core::Node) -> Node {
             .filter_map(|entry| parse_ip(&entry.address))
             .collect(),
         pod_cidrs,
-    }
+    })
 }

@@ -246,6 +246,11 @@ pub fn load_texts(texts: &Texts) -> Loaded {
     }
 }
 
+/// What a text holds that may be in no file at all.
+pub(crate) fn load_text(name: &Path, text: &[u8]) -> File {
+    decode::file(name, text)
+}
+
 /// The documents of a text as trees of places, each with the number of its first line. A place's line counts within its
 /// document.
 pub(crate) fn trees(text: &str) -> Vec<(usize, tree::Tree)> {

@@ -11,6 +11,7 @@ use prometheus_client::{
 
 use crate::api::{
     chain::ChainState,
+    cluster::{Watch, WatchState},
     status::{EndpointState, Phase, Status},
 };
 
@@ -84,6 +85,7 @@ impl Collector for State {
         let status = &self.0;
         let mut out = Encoder(encoder);
         node(status, &mut out)?;
+        cluster(status, &mut out)?;
         enforcement(status, &mut out)?;
         packets(status, &mut out)
     }
@@ -136,6 +138,44 @@ fn node(status: &Status, out: &mut Encoder<'_>) -> fmt::Result {
         .into_iter()
         .map(|(code, count)| (vec![("code", code.to_owned())], count));
     out.gauges("problems", "What is wrong, by stable code.", problems.collect())
+}
+
+/// How well the cluster is known, where one is followed.
+fn cluster(status: &Status, out: &mut Encoder<'_>) -> fmt::Result {
+    let watches = || status.cluster.iter().flat_map(|cluster| &cluster.watches);
+    let label = |watch: &Watch| ("resource", watch.resource.clone());
+    let states = watches().flat_map(|watch| {
+        WatchState::ALL.map(|state| {
+            let labels = vec![label(watch), ("state", state.name().to_owned())];
+            (labels, i64::from(state == watch.state))
+        })
+    });
+    out.gauges(
+        "watch_state",
+        "How the watch of a resource is; 1 for the state it is in. Current is the aim.",
+        states.collect(),
+    )?;
+    let ages = watches().filter_map(|watch| Some((vec![label(watch)], gauge(watch.heard_seconds_ago?))));
+    out.gauges(
+        "watch_age_seconds",
+        "How long ago the API server last said anything of a resource; about a minute is usual where nothing happens.",
+        ages.collect(),
+    )?;
+    let counted = |value: fn(&Watch) -> u64| -> Series<u64> {
+        watches()
+            .map(|watch| (vec![label(watch)], value(watch)))
+            .collect()
+    };
+    out.counters(
+        "watch_lists",
+        "How often all objects of a resource were listed.",
+        counted(|watch| watch.lists),
+    )?;
+    out.counters(
+        "watch_failures",
+        "How often a list or a watch of a resource failed.",
+        counted(|watch| watch.failures),
+    )
 }
 
 /// What is enforced, and how full the kernel's maps are.
@@ -217,7 +257,10 @@ fn packets(status: &Status, out: &mut Encoder<'_>) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::status::{Counter, Endpoint, Problem};
+    use crate::api::{
+        cluster::Cluster,
+        status::{Counter, Endpoint, Problem},
+    };
 
     #[test]
     fn a_nodes_state_in_numbers() {
@@ -228,6 +271,16 @@ mod tests {
                 namespace: "secret".into(),
                 ..Endpoint::default()
             }],
+            cluster: Some(Cluster {
+                server: "https://10.0.0.1".into(),
+                watches: vec![Watch {
+                    resource: "pods".into(),
+                    state: WatchState::Behind,
+                    heard_seconds_ago: Some(75),
+                    failures: 3,
+                    ..Watch::default()
+                }],
+            }),
             problems: vec![Problem::new("CNI007", "x".into(), None); 2],
             counters: vec![Counter {
                 verdict: "denied".into(),
@@ -246,6 +299,10 @@ mod tests {
             "vethwall_problems{code=\"CNI007\"} 2",
             "vethwall_packets_total{direction=\"ingress\",verdict=\"denied\",reason=\"no_rule\"} 7",
             "vethwall_chain_repairs_total 0",
+            "vethwall_watch_state{resource=\"pods\",state=\"behind\"} 1",
+            "vethwall_watch_state{resource=\"pods\",state=\"current\"} 0",
+            "vethwall_watch_age_seconds{resource=\"pods\"} 75",
+            "vethwall_watch_failures_total{resource=\"pods\"} 3",
             "# TYPE vethwall_events counter",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");

@@ -26,7 +26,7 @@ use vethwall_policy::{
     world::World,
 };
 
-use super::Objects;
+use super::{Content, Objects};
 use crate::api::PolicyName;
 
 /// Proof that the objects were complete once: what the maps hold and the world does not know may go. Only [`Control`] makes
@@ -80,10 +80,23 @@ impl<M: Maps> Control<M> {
         })
     }
 
-    /// These are all the objects there are.
+    /// The objects are these now.
     pub fn set_objects(&mut self, mut objects: Objects) {
-        self.world.replace(std::mem::take(&mut objects.objects));
-        self.dirty = true;
+        let changed = match std::mem::take(&mut objects.content) {
+            Content::All(all) => {
+                self.world.replace(all);
+                true
+            }
+            Content::Changes(changes) => {
+                let followed = changes.into_iter().map(|change| self.world.follow(change));
+                followed.fold(false, |any, new| any | new)
+            }
+        };
+        if !changed && self.settled() {
+            // The maps say it already.
+            self.applied_digest.clone_from(&objects.digest);
+        }
+        self.dirty |= changed;
         self.objects = objects;
     }
 
@@ -337,7 +350,7 @@ mod tests {
 
     fn objects(digest: &str, objects: Vec<Object>) -> Objects {
         Objects {
-            objects,
+            content: Content::All(objects),
             digest: digest.into(),
             ..Objects::default()
         }

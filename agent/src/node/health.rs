@@ -1,6 +1,6 @@
 //! The node's state as people and programs ask for it.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering};
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Instant};
 
 use vethwall_common::{
     Direction, maps,
@@ -31,6 +31,7 @@ impl Node {
     pub(super) fn status(&self) -> Status {
         let counters = self.control.maps().counters();
         let objects = self.control.objects();
+        let cluster = self.watched.cluster.as_ref();
         let hooks = self
             .interfaces
             .values()
@@ -76,6 +77,7 @@ impl Node {
                 files: objects.files,
                 problems: objects.problems.clone(),
             },
+            cluster: cluster.map(|cluster| cluster.status(Instant::now())),
             interfaces: Interfaces {
                 identified: self.strangers.identified,
                 strangers: self
@@ -112,6 +114,16 @@ impl Node {
             counters: named(&counters),
             ..Status::new()
         }
+    }
+
+    /// Why not all objects are known, while nothing is in force because of that.
+    pub(super) fn incomplete(&self) -> Option<String> {
+        if self.control.synced() {
+            return None;
+        }
+        let cluster = self.watched.cluster.as_ref();
+        let unlisted = cluster.and_then(|cluster| cluster.incomplete());
+        unlisted.or_else(|| self.control.objects().incomplete.clone())
     }
 
     fn phase(&self, chain: &Told) -> Phase {
@@ -247,6 +259,9 @@ impl Node {
                 ),
                 Some("modprobe nf_conntrack_netlink"),
             ));
+        }
+        if let Some(cluster) = &self.watched.cluster {
+            problems.extend(cluster.problems(Instant::now()));
         }
         if let Some(why) = &self.control.objects().incomplete {
             problems.push(Problem::new(

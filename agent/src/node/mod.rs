@@ -38,7 +38,7 @@ use tokio::sync::oneshot;
 use vethwall_cni::proto;
 use vethwall_common::event::Event;
 use vethwall_datapath::LinkChange;
-use vethwall_policy::model::Object;
+use vethwall_policy::{model::Object, world::Change};
 
 use crate::api::{
     ErrorBody, PolicyName,
@@ -47,24 +47,39 @@ use crate::api::{
 };
 use crate::cri::{client, view::Sandbox};
 
-/// All objects as they are now.
+/// The objects as they are now.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
     /// The objects.
-    pub objects: Vec<Object>,
+    pub content: Content,
     /// What is wrong with policies that are in force as far as they can be.
     pub policy_problems: BTreeMap<PolicyName, Vec<String>>,
-    /// Where they come from.
+    /// The directory that they come from; empty where they come from a cluster.
     pub directory: String,
-    /// Names the content that they were made of.
+    /// Names the content that they were made of: a digest of the directory, or the number of the step that a cluster took.
     pub digest: String,
     /// How many files there are.
     pub files: usize,
-    /// What is wrong with the files.
+    /// What is wrong with the files, or with the cluster's objects.
     pub problems: Vec<ManifestProblem>,
     /// Why these can not be everything: a file that was never readable may hold a policy. Nothing is enforced anew
     /// while this is so, and no pod is let in.
     pub incomplete: Option<String>,
+}
+
+/// Objects, or what changed in them.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// All there are.
+    All(Vec<Object>),
+    /// What changed since the last ones, in this order; to be in force in one.
+    Changes(Vec<Change>),
+}
+
+impl Default for Content {
+    fn default() -> Self {
+        Self::Changes(Vec::new())
+    }
 }
 
 /// What the thread is asked.

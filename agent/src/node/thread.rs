@@ -37,6 +37,7 @@ use crate::{
         status::{self, FoundBy},
     },
     chain::keeper,
+    cluster::Health,
     flows::{Flows, Names},
 };
 
@@ -89,6 +90,8 @@ pub struct Watched {
     pub chain: Arc<keeper::Shared>,
     /// Makes the container runtime tell of its pods.
     pub runtime: Option<Sender<()>>,
+    /// How the cluster is followed, if one is.
+    pub cluster: Option<Arc<Health>>,
 }
 
 /// The node's state, owned by one thread.
@@ -224,7 +227,8 @@ impl Node {
     fn take(&mut self, input: Input) -> Option<bool> {
         match input {
             Input::Objects(objects) => {
-                for problem in &objects.problems {
+                let told: BTreeSet<_> = self.control.objects().problems.iter().collect();
+                for problem in objects.problems.iter().filter(|problem| !told.contains(problem)) {
                     let status::ManifestProblem {
                         file,
                         line,

@@ -84,9 +84,7 @@ impl Node {
     }
 
     pub(super) fn not_ready(&self) -> String {
-        if let Some(why) = &self.control.objects().incomplete
-            && !self.control.synced()
-        {
+        if let Some(why) = self.incomplete() {
             return format!("the node agent is not ready: {why}");
         }
         "the node agent is not ready: it has not taken over this node yet".to_owned()

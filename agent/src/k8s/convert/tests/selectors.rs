@@ -6,7 +6,7 @@
 //! keys and values that are not valid are compared as they are (SEMANTICS 18), where apimachinery gives up.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
-use kube_core::{Selector as KubeSelector, SelectorExt as _};
+use kube::core::{Selector as KubeSelector, SelectorExt as _};
 use proptest::{collection, option, prelude::*};
 
 use super::*;
