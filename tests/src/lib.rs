@@ -1,5 +1,6 @@
 //! What the tests, the lab and the demo are made of.
 
+pub mod apiserver;
 pub mod cni;
 pub mod demo;
 mod dice;

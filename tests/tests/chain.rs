@@ -56,13 +56,24 @@ impl Agent {
 
     /// Another program as the agent.
     pub(crate) fn of(name: &str, mode: &str) -> Self {
+        Self::with(name, ["--manifests", MANIFESTS], mode)
+    }
+
+    /// An agent of a cluster.
+    pub(crate) fn of_cluster(kubeconfig: &str, mode: &str) -> Self {
+        Self::with("vethwall", ["--kubeconfig", kubeconfig], mode)
+    }
+
+    fn with(name: &str, source: [&str; 2], mode: &str) -> Self {
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open("/run/agent.log")
             .unwrap();
         let child = Command::new(program(name).unwrap())
-            .args(["agent", "--manifests", MANIFESTS, "--node", "n", "--chain", mode])
+            .arg("agent")
+            .args(source)
+            .args(["--node", "n", "--chain", mode])
             .args(["--cni-conf-dir", CONF, "--cni-bin-dir", BIN, "--plugin"])
             .arg(program("vethwall-cni").unwrap())
             .stderr(log)

@@ -6,6 +6,7 @@
 
 mod atomicity;
 mod chain;
+mod cluster;
 mod connections;
 mod datapath;
 mod demo;

@@ -135,26 +135,10 @@ fn together() -> Result<[f64; 2]> {
 /// From the start of the agent until all pods that run are enforced.
 fn adoption(hook: &str) -> Result<f64> {
     prepare(hook)?;
-    ip("link add cni0 type bridge")?;
-    ip("link set cni0 up")?;
-    let cache = Path::new("/var/lib/cni/results");
-    fs::create_dir_all(cache)?;
+    bridge()?;
     for pod in 0..RUNNING {
-        let (host, mac) = (format!("veth{pod}"), format!("0a:58:0a:f4:01:{:02x}", pod + 2));
-        ip(&format!("netns add pod{pod}"))?;
-        ip(&format!(
-            "link add {host} type veth peer name eth0 address {mac} netns pod{pod}"
-        ))?;
-        ip(&format!("link set {host} master cni0 up"))?;
-        let cached = json!({
-            "kind": "cniCacheV1", "containerId": format!("c{pod}"), "config": "e30=", "ifName": "eth0", "networkName": "cbr0",
-            "cniArgs": [["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", format!("pod{pod}")], ["K8S_POD_UID", uid(&format!("pod{pod}"))]],
-            "result": {"cniVersion": "0.3.1",
-                "interfaces": [{"name": host, "mac": "0a:00:00:00:00:01"},
-                    {"name": "eth0", "mac": mac, "sandbox": format!("/run/netns/pod{pod}")}],
-                "ips": [{"version": "4", "interface": 1, "address": format!("10.244.1.{}/24", pod + 2)}]},
-        });
-        fs::write(cache.join(format!("cbr0-c{pod}-eth0")), cached.to_string())?;
+        let name = format!("pod{pod}");
+        runs(pod, "shop", &name, &uid(&name))?;
     }
     let start = Instant::now();
     let _agent = Agent::start(hook)?;
@@ -164,6 +148,33 @@ fn adoption(hook: &str) -> Result<f64> {
     });
     ensure!(enforced == RUNNING, "{enforced} of {RUNNING} pods are enforced");
     Ok(time)
+}
+
+/// The pods' bridge.
+pub(crate) fn bridge() -> Result<()> {
+    ip("link add cni0 type bridge")?;
+    ip("link set cni0 up")
+}
+
+/// A pod that runs, the number of those on this node: its interface is named after it, and libcni's cache says whose it is.
+pub(crate) fn runs(pod: usize, namespace: &str, name: &str, uid: &str) -> Result<()> {
+    let cache = Path::new("/var/lib/cni/results");
+    fs::create_dir_all(cache)?;
+    let (host, mac) = (format!("veth{pod}"), format!("0a:58:0a:f4:01:{:02x}", pod + 2));
+    ip(&format!("netns add pod{pod}"))?;
+    ip(&format!(
+        "link add {host} type veth peer name eth0 address {mac} netns pod{pod}"
+    ))?;
+    ip(&format!("link set {host} master cni0 up"))?;
+    let cached = json!({
+        "kind": "cniCacheV1", "containerId": format!("c{pod}"), "config": "e30=", "ifName": "eth0", "networkName": "cbr0",
+        "cniArgs": [["K8S_POD_NAMESPACE", namespace], ["K8S_POD_NAME", name], ["K8S_POD_UID", uid]],
+        "result": {"cniVersion": "0.3.1",
+            "interfaces": [{"name": host, "mac": "0a:00:00:00:00:01"},
+                {"name": "eth0", "mac": mac, "sandbox": format!("/run/netns/pod{pod}")}],
+            "ips": [{"version": "4", "interface": 1, "address": format!("10.244.1.{}/24", pod + 2)}]},
+    });
+    fs::write(cache.join(format!("cbr0-c{pod}-eth0")), cached.to_string()).context("write libcni's cache")
 }
 
 fn uid(pod: &str) -> String {
@@ -230,21 +241,18 @@ fn cnitool(verb: &str, way: usize, pod: &str) -> Result<()> {
 }
 
 /// The agent; ends with the measurement.
-struct Agent(Child);
+pub(crate) struct Agent(pub(crate) Child);
 
 impl Agent {
     fn start(hook: &str) -> Result<Self> {
+        Self::of(&["--manifests", "/run/manifests", "--hook", hook])
+    }
+
+    /// With these arguments; returns when it is ready.
+    pub(crate) fn of(arguments: &[&str]) -> Result<Self> {
         let child = Command::new(program("vethwall")?)
-            .args([
-                "agent",
-                "--manifests",
-                "/run/manifests",
-                "--node",
-                "node",
-                "--chain",
-                "off",
-            ])
-            .args(["--hook", hook, "--log", "error"])
+            .args(["agent", "--node", "node", "--chain", "off", "--log", "error"])
+            .args(arguments)
             .stdout(Stdio::null())
             .spawn()
             .context("start the agent")?;
@@ -262,7 +270,7 @@ impl Agent {
 }
 
 /// Null while nobody answers.
-fn status() -> Result<Value> {
+pub(crate) fn status() -> Result<Value> {
     let output = Command::new(program("vethwall")?)
         .args(["status", "-o", "json"])
         .output()?;

@@ -4,6 +4,7 @@
 //! Everything is measured in one run and the program that does nothing is subtracted, so that the ratios hold on any
 //! machine. The caches are hot except where said otherwise: this is the cost of the work, not of the memory.
 
+mod cluster;
 mod cni;
 mod live;
 mod memory;
@@ -68,6 +69,8 @@ enum What {
     Packets,
     /// The start of pods, one by one and together, and how long pods that run take to be taken over.
     Start,
+    /// From a change in a cluster of 5,000 pods and 500 policies to the verdict, and the agent's memory.
+    Cluster,
     /// Bytes of the maps, and what a write takes.
     Memory,
     /// Two pods that talk, beside iptables and nftables with the same policies.
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
     let outcome = match what {
         None | Some(What::Packets) => bench(),
         Some(What::Start) => cni::bench(),
+        Some(What::Cluster) => cluster::bench(),
         Some(What::Memory) => memory::bench(),
         Some(What::Live { most }) => live::bench(most),
         Some(What::Traffic(Traffic::Serve { address })) => traffic::serve(address),
