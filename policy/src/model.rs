@@ -88,8 +88,8 @@ pub struct NetworkPolicy {
     pub ingress: Option<Vec<Rule>>,
     /// Egress rules; `None` where `policyTypes` lacks Egress.
     pub egress: Option<Vec<Rule>>,
-    /// In force, or only watched.
-    pub mode: Mode,
+    /// In force, or only watched; `None` where nobody said, and the world's mode holds.
+    pub mode: Option<Mode>,
 }
 
 /// A ClusterNetworkPolicy (`policy.networking.k8s.io/v1alpha2`).
@@ -109,8 +109,8 @@ pub struct ClusterNetworkPolicy {
     pub ingress: Vec<ClusterRule>,
     /// Its egress rules.
     pub egress: Vec<ClusterRule>,
-    /// In force, or only watched.
-    pub mode: Mode,
+    /// In force, or only watched; `None` where nobody said, and the world's mode holds.
+    pub mode: Option<Mode>,
 }
 
 /// Where a ClusterNetworkPolicy stands: Admin, then NetworkPolicies, then Baseline.

@@ -35,16 +35,16 @@ impl SlotMeaning {
 #[derive(Clone, Copy)]
 pub(crate) enum Acting<'w> {
     /// It isolates the pod.
-    Namespaced(&'w NetworkPolicy, &'w [Rule]),
+    Namespaced(&'w NetworkPolicy, Mode, &'w [Rule]),
     /// It has rules for the pod.
-    Cluster(&'w ClusterNetworkPolicy, &'w [ClusterRule]),
+    Cluster(&'w ClusterNetworkPolicy, Mode, &'w [ClusterRule]),
 }
 
 impl Acting<'_> {
     pub(crate) fn level(&self) -> Level {
         match self {
             Self::Namespaced(..) => Level::Namespace,
-            Self::Cluster(policy, _) => match policy.tier {
+            Self::Cluster(policy, ..) => match policy.tier {
                 Tier::Admin => Level::Admin,
                 Tier::Baseline => Level::Baseline,
             },
@@ -53,11 +53,11 @@ impl Acting<'_> {
 
     pub(crate) fn name(&self) -> PolicyRef {
         match self {
-            Self::Namespaced(policy, _) => PolicyRef {
+            Self::Namespaced(policy, ..) => PolicyRef {
                 namespace: policy.namespace.clone(),
                 name: policy.name.clone(),
             },
-            Self::Cluster(policy, _) => PolicyRef {
+            Self::Cluster(policy, ..) => PolicyRef {
                 namespace: String::new(),
                 name: policy.name.clone(),
             },
@@ -79,7 +79,7 @@ pub(crate) fn acting<'w>(world: &'w World, pod: &Pod, direction: Direction) -> V
         let selects = policy.pod_selector.matches(&pod.labels);
         rules
             .filter(|_| selects)
-            .map(|rules| Acting::Namespaced(policy, rules))
+            .map(|rules| Acting::Namespaced(policy, world.mode_of(policy.mode), rules))
     });
     let labels = world.namespace_labels(&pod.namespace);
     let cluster = world.cluster_policies().filter_map(|policy| {
@@ -89,13 +89,13 @@ pub(crate) fn acting<'w>(world: &'w World, pod: &Pod, direction: Direction) -> V
         };
         let selects =
             !rules.is_empty() && policy.namespaces.matches(&labels) && policy.pods.matches(&pod.labels);
-        selects.then_some(Acting::Cluster(policy, rules))
+        selects.then(|| Acting::Cluster(policy, world.mode_of(policy.mode), rules))
     });
     let mut all: Vec<_> = isolating.chain(cluster).collect();
     all.sort_by_cached_key(|acting| match acting {
-        Acting::Namespaced(policy, _) => (acting.level(), 0, policy.mode, policy.name.clone()),
+        Acting::Namespaced(policy, mode, _) => (acting.level(), 0, *mode, policy.name.clone()),
         // Equal priorities are ordered by name.
-        Acting::Cluster(policy, _) => (
+        Acting::Cluster(policy, ..) => (
             acting.level(),
             policy.priority,
             Mode::Enforce,
@@ -134,17 +134,17 @@ impl Context<'_> {
             blocks: !self.blockless.contains(&policy),
         };
         let (mode, rules) = match acting {
-            Acting::Namespaced(policy, rules) => {
+            Acting::Namespaced(_, mode, rules) => {
                 let rules = rules
                     .iter()
                     .map(|rule| self.rule(RuleAction::Accept, &rule.peers, &rule.ports, of));
-                (policy.mode, rules.collect())
+                (*mode, rules.collect())
             }
-            Acting::Cluster(policy, rules) => {
+            Acting::Cluster(_, mode, rules) => {
                 let rules = rules
                     .iter()
                     .map(|rule| self.rule(rule.action, &rule.peers, &rule.ports, of));
-                (policy.mode, rules.collect())
+                (*mode, rules.collect())
             }
         };
         ResolvedPolicy {

@@ -16,8 +16,8 @@ use ipnet::IpNet;
 
 pub use self::changes::Change;
 use crate::model::{
-    ClusterNetworkPolicy, Endpoint, Kind, Labels, Namespace, NetworkPolicy, Node, Object, ObjectKey, Pod,
-    canonical,
+    ClusterNetworkPolicy, Endpoint, Kind, Labels, Mode, Namespace, NetworkPolicy, Node, Object, ObjectKey,
+    Pod, canonical,
 };
 
 /// The label that every namespace has (SEMANTICS 19).
@@ -30,6 +30,7 @@ pub const METADATA_NAME: &str = "kubernetes.io/metadata.name";
 pub struct World {
     node: String,
     complete: bool,
+    mode: Mode,
     spaces: BTreeMap<String, Space>,
     nodes: BTreeMap<String, Node>,
     cluster_policies: BTreeMap<String, ClusterNetworkPolicy>,
@@ -135,6 +136,7 @@ impl World {
         Self {
             node: node.into(),
             complete: false,
+            mode: Mode::default(),
             spaces: BTreeMap::new(),
             nodes: BTreeMap::new(),
             cluster_policies: BTreeMap::new(),
@@ -155,6 +157,23 @@ impl World {
     pub fn complete(mut self) -> Self {
         self.complete = true;
         self
+    }
+
+    /// The mode of policies that have none of their own.
+    pub fn set_mode(&mut self, mode: Mode) {
+        if self.mode == mode {
+            return;
+        }
+        self.mode = mode;
+        self.cluster_stamp = Stamp::next();
+        for space in self.spaces.values_mut() {
+            space.stamp = Stamp::next();
+        }
+    }
+
+    /// What holds of a policy with this mode of its own.
+    pub fn mode_of(&self, own: Option<Mode>) -> Mode {
+        own.unwrap_or(self.mode)
     }
 
     /// Adds an object, or replaces the one of its name.

@@ -104,7 +104,7 @@ fn policy(name: &str, mode: Mode, rules: Vec<Rule>) -> Object {
         pod_selector: Selector::labels([("app", "web")]),
         ingress: Some(rules.clone()),
         egress: Some(rules),
-        mode,
+        mode: Some(mode),
     })
 }
 
@@ -123,7 +123,7 @@ fn cluster(name: &str, tier: Tier, action: RuleAction, peers: Peers) -> Object {
         pods: Selector::default(),
         ingress: rules.clone(),
         egress: rules,
-        mode: Mode::Enforce,
+        mode: Some(Mode::Enforce),
     })
 }
 

@@ -3,9 +3,10 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// Where problems are made; lint has its own page.
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 6] = [
     "agent/src/chain",
     "agent/src/cluster",
+    "agent/src/config",
     "agent/src/node",
     "agent/src/k8s",
     "policy/src",

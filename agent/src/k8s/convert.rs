@@ -224,17 +224,14 @@ impl Converter {
                 pod_selector: self.subject("spec.podSelector", pods.as_ref()),
                 ingress: Some(Vec::new()),
                 egress: Some(Vec::new()),
-                mode: Mode::Enforce,
+                mode: None,
             }),
             Isolated::ClusterNetworkPolicy {
                 namespaces,
                 pods,
                 mode,
             } => {
-                let mode = mode
-                    .as_ref()
-                    .map(|mode| self.mode_named(mode))
-                    .unwrap_or_default();
+                let mode = mode.as_ref().map(|mode| self.mode_named(mode));
                 let (namespaces, pods) = (namespaces.as_ref(), pods.as_ref());
                 Object::ClusterNetworkPolicy(self.closed(name.clone(), namespaces, pods, mode))
             }

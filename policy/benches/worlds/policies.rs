@@ -205,7 +205,7 @@ fn ingress(tier: Tier, priority: u16, subject: Selector, rule: ClusterRule) -> C
         pods: Selector::everything(),
         ingress: vec![rule],
         egress: Vec::new(),
-        mode: Mode::Enforce,
+        mode: Some(Mode::Enforce),
     }
 }
 
@@ -234,7 +234,7 @@ fn policy(namespace: usize, name: &str, pods: &[(&str, &str)]) -> NetworkPolicy 
         pod_selector: Selector::labels(pods.iter().copied()),
         ingress: None,
         egress: None,
-        mode: Mode::Enforce,
+        mode: Some(Mode::Enforce),
     }
 }
 

@@ -336,7 +336,7 @@ impl Search<'_> {
                 pod_selector: like(&self.subject.labels),
                 ingress,
                 egress,
-                mode: Mode::Enforce,
+                mode: Some(Mode::Enforce),
             },
             direction,
         }

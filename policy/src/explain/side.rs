@@ -144,14 +144,14 @@ fn signature(world: &World, terms: &Terms, meaning: &SlotMeaning, peer: &Found<'
 impl Asked<'_> {
     fn policy(&self, acting: &Acting<'_>, resolved: &ResolvedPolicy) -> PolicyAnswer {
         let (tier, priority, rules) = match acting {
-            Acting::Namespaced(_, rules) => {
+            Acting::Namespaced(_, _, rules) => {
                 let rules = rules.iter().zip(&resolved.rules);
                 let answer = |(rule, resolved): (&crate::model::Rule, _)| {
                     self.rule(&rule.peers, &rule.ports, resolved)
                 };
                 (None, None, rules.map(answer).collect::<Vec<_>>())
             }
-            Acting::Cluster(policy, rules) => {
+            Acting::Cluster(policy, _, rules) => {
                 let rules = rules.iter().zip(&resolved.rules);
                 let answer = |(rule, resolved): (&crate::model::ClusterRule, _)| RuleAnswer {
                     name: rule.name.clone(),

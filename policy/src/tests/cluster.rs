@@ -348,7 +348,7 @@ fn the_subject_is_of_its_namespaces_and_its_pods() {
 #[test]
 fn an_audited_policy_only_tells() {
     let watched = ClusterNetworkPolicy {
-        mode: Mode::Audit,
+        mode: Some(Mode::Audit),
         ..admin("a", 1, vec![acts(Deny, team("y"))])
     };
     let case = Case::new(vec![watched], vec![isolating(&[everyone()])]);
@@ -362,7 +362,7 @@ fn an_audited_policy_only_tells() {
     assert_eq!(case.answer(Direction::Ingress, OTHER, TCP, 80).allow, allow::BOTH);
     assert_eq!(case.blamed(OTHER), (vec!["x/np".to_owned()], Some(0)));
     let watched = ClusterNetworkPolicy {
-        mode: Mode::Audit,
+        mode: Some(Mode::Audit),
         ..admin("a", 1, vec![acts(Accept, team("y"))])
     };
     let case = Case::new(vec![watched], vec![isolating(&[])]);

@@ -185,7 +185,7 @@ fn without_a_port_only_rules_that_do_not_ask_for_one_match() {
 #[test]
 fn audited_policies_are_told_apart() {
     let mut policies = ingress(&[own(&[])], &[]);
-    policies[0].mode = Mode::Audit;
+    policies[0].mode = Some(Mode::Audit);
     let side = ask(policies, "y/client", "x/web", 80).ingress;
     assert_eq!(
         (side.allowed, side.shadow_allowed, side.reason),
@@ -387,9 +387,9 @@ fn a_node_without_an_object_is_known_by_the_addresses_that_its_pods_name() {
 #[test]
 fn without_a_port_the_worst_port_answers() {
     let case = |enforced: Option<PortMatch>, audited: &[PortMatch]| {
-        let policies = |mode, ports: &[PortMatch]| NetworkPolicy {
+        let policies = |mode: Mode, ports: &[PortMatch]| NetworkPolicy {
             name: format!("{mode:?}"),
-            mode,
+            mode: Some(mode),
             ..ingress(&[], ports).remove(0)
         };
         let mut all = vec![policies(Mode::Audit, audited)];
@@ -407,7 +407,7 @@ fn without_a_port_the_worst_port_answers() {
 #[test]
 fn a_side_that_only_an_audit_denies_denies_the_shadow_of_both() {
     let mut policies = ingress(&[own(&[])], &[]);
-    policies[0].mode = Mode::Audit;
+    policies[0].mode = Some(Mode::Audit);
     let told = ask(policies, "y/client", "x/web", 80);
     assert!(told.allowed && told.egress.shadow_allowed && !told.shadow_allowed);
 }

@@ -250,7 +250,7 @@ fn an_audited_policy_is_not_changed() {
     let mut policies = ingress(vec![]);
     policies.push(Object::NetworkPolicy(NetworkPolicy {
         ingress: Some(vec![rule(&[own(&[("app", "db")])], &[tcp(80, 80)])]),
-        mode: Mode::Audit,
+        mode: Some(Mode::Audit),
         ..policy("x/audited", &[("app", "web")])
     }));
     assert_eq!(
@@ -262,10 +262,10 @@ fn an_audited_policy_is_not_changed() {
 #[test]
 fn what_no_change_makes_allow_does_not_hide_the_change_that_does() {
     // In front of x/p by name, more than are tried.
-    let many = |mode, peer: Peer| -> Vec<Object> {
+    let many = |mode: Mode, peer: Peer| -> Vec<Object> {
         let one = |n| NetworkPolicy {
             ingress: Some(vec![rule(std::slice::from_ref(&peer), &[tcp(9, 9)])]),
-            mode,
+            mode: Some(mode),
             ..policy(&format!("x/a{n}"), &[("app", "web")])
         };
         (10..50).map(one).map(Object::NetworkPolicy).collect()

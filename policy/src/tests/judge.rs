@@ -182,7 +182,9 @@ impl Asked<'_> {
         let mut policies: Vec<&ClusterNetworkPolicy> = self
             .world
             .cluster_policies()
-            .filter(|policy| policy.tier == tier && (audited || policy.mode == Mode::Enforce))
+            .filter(|policy| {
+                policy.tier == tier && (audited || self.world.mode_of(policy.mode) == Mode::Enforce)
+            })
             .filter(|policy| policy.namespaces.matches(&labels) && policy.pods.matches(&self.subject.labels))
             .collect();
         policies.sort_by_key(|policy| (policy.priority, policy.name.clone()));
@@ -220,7 +222,7 @@ impl Asked<'_> {
             let Some(rules) = rules else { continue };
             let acts = policy.namespace == self.subject.namespace
                 && policy.pod_selector.matches(&self.subject.labels)
-                && (audited || policy.mode == Mode::Enforce);
+                && (audited || self.world.mode_of(policy.mode) == Mode::Enforce);
             isolated |= acts;
             allowed |= acts
                 && rules

@@ -10,7 +10,7 @@ use vethwall_common::{
 use crate::{
     compile::{Compiled, Compiler, compile, compile_within},
     limits::Limits,
-    model::{NetworkPolicy, Object, PortMatch, RuleAction},
+    model::{Mode, NetworkPolicy, Object, PortMatch, RuleAction},
     numbers::Numbers,
     plan::{execute, plan},
     reader::lookup,
@@ -22,13 +22,14 @@ use crate::{
     world::World,
 };
 
-/// One event on the way from one world to another: an object or interface of the other, or the loss of an own one.
+/// One event on the way from one world to another: an object or interface of the other, the loss of an own one, or another
+/// mode.
 fn event(world: &mut World, of: &Parts, to: &Parts, which: Index) {
     let (there, here) = (
         to.objects.len() + to.endpoints.len(),
         of.objects.len() + of.endpoints.len(),
     );
-    let n = which.index(there + here);
+    let n = which.index(there + here + 1);
     if let Some(object) = to.objects.get(n) {
         world.apply(object.clone());
     } else if let Some(endpoint) = n.checked_sub(to.objects.len()).and_then(|n| to.endpoints.get(n)) {
@@ -37,6 +38,11 @@ fn event(world: &mut World, of: &Parts, to: &Parts, which: Index) {
         world.delete(&object.key());
     } else if let Some(endpoint) = of.endpoints.get(n - there - of.objects.len()) {
         world.detach(endpoint.ifindex);
+    } else {
+        world.set_mode(match world.mode_of(None) {
+            Mode::Enforce => Mode::Audit,
+            Mode::Audit => Mode::Enforce,
+        });
     }
 }
 

@@ -154,7 +154,7 @@ fn cluster_rule() -> impl Strategy<Value = ClusterRule> {
 
 fn cluster_policy() -> impl Strategy<Value = ClusterNetworkPolicy> {
     let rules = || vec(cluster_rule(), 0..=3);
-    let mode = prop_oneof![6 => Just(Mode::Enforce), 1 => Just(Mode::Audit)];
+    let mode = prop_oneof![4 => Just(None), 2 => Just(Some(Mode::Enforce)), 1 => Just(Some(Mode::Audit))];
     let tier = select(vec![Tier::Admin, Tier::Baseline]);
     let pods = || prop_oneof![1 => Just(Selector::everything()), 1 => selector()];
     (
@@ -179,7 +179,7 @@ fn cluster_policy() -> impl Strategy<Value = ClusterNetworkPolicy> {
 
 fn policy() -> impl Strategy<Value = NetworkPolicy> {
     let rules = || option::weighted(0.75, vec(rule(), 0..=3));
-    let mode = prop_oneof![4 => Just(Mode::Enforce), 1 => Just(Mode::Audit)];
+    let mode = prop_oneof![3 => Just(None), 1 => Just(Some(Mode::Enforce)), 1 => Just(Some(Mode::Audit))];
     let pods = prop_oneof![1 => Just(Selector::everything()), 1 => selector()];
     let names = (text(&NAMESPACES[..2]), text(&["p", "q", "r"]));
     (names, pods, rules(), rules(), mode).prop_map(

@@ -57,9 +57,33 @@ fn local_pods_have_entries_whatever_they_match() {
 }
 
 #[test]
+fn where_a_policy_has_no_mode_the_worlds_holds_and_a_change_is_in_force() {
+    for (own, enforcing, auditing) in [
+        (None, 0, 1),
+        (Some(Mode::Enforce), 0, 0),
+        (Some(Mode::Audit), 1, 1),
+    ] {
+        let policy = NetworkPolicy {
+            mode: own,
+            ..ingress(vec![])
+        };
+        let mut world = with(world(), &[policy]);
+        for (mode, expected) in [
+            (Mode::Enforce, enforcing),
+            (Mode::Audit, auditing),
+            (Mode::Enforce, enforcing),
+        ] {
+            world.set_mode(mode);
+            let found = ask(&world, Ingress, "10.0.1.1", TCP, 80);
+            assert_eq!(found, expected, "{own:?} in a world of {mode:?}");
+        }
+    }
+}
+
+#[test]
 fn audited_policies_deny_in_the_shadow_only() {
     let mut audited = ingress(vec![rule(&[own(&[])], &[tcp(80, 80)])]);
-    audited.mode = Mode::Audit;
+    audited.mode = Some(Mode::Audit);
     let only = with(world(), std::slice::from_ref(&audited));
     assert_eq!(ask(&only, Ingress, "10.0.1.1", TCP, 80), BOTH);
     assert_eq!(
@@ -81,7 +105,7 @@ fn audited_policies_deny_in_the_shadow_only() {
 #[test]
 fn cookies_name_the_rule_that_allows_and_the_policies_that_deny() {
     let mut audited = ingress(vec![]);
-    (audited.name, audited.mode) = ("a-audited".to_owned(), Mode::Audit);
+    (audited.name, audited.mode) = ("a-audited".to_owned(), Some(Mode::Audit));
     let p = ingress(vec![
         rule(&[own(&[("app", "nobody")])], &[]),
         rule(&[own(&[])], &[tcp(80, 80)]),
@@ -321,7 +345,7 @@ fn who_is_denied_by_isolation_alone_is_told_so_beside_a_rule_that_denies_a_port(
 #[test]
 fn what_an_audited_policy_would_deny_by_isolation_is_its_own() {
     let audited = NetworkPolicy {
-        mode: Mode::Audit,
+        mode: Some(Mode::Audit),
         ..ingress(vec![])
     };
     let compiled = compiled(&with(world(), &[audited]));

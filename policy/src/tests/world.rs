@@ -96,7 +96,7 @@ pub(crate) fn policy(path: &str, pairs: &[(&str, &str)]) -> NetworkPolicy {
         pod_selector: selector(pairs),
         ingress: None,
         egress: None,
-        mode: Mode::Enforce,
+        mode: Some(Mode::Enforce),
     }
 }
 
@@ -130,7 +130,7 @@ pub(crate) fn cluster(
         pods: Selector::everything(),
         ingress,
         egress: Vec::new(),
-        mode: Mode::Enforce,
+        mode: Some(Mode::Enforce),
     }
 }
 

@@ -334,8 +334,8 @@ const MISTAKES: &[(&str, Mistake)] = &[
         pod(o, |pod| pod.host_network = false)
     }),
     ("audited policies are in force", |o| {
-        network(o, |policy| policy.mode = Mode::Enforce);
-        cluster(o, |policy| policy.mode = Mode::Enforce);
+        network(o, |policy| policy.mode = Some(Mode::Enforce));
+        cluster(o, |policy| policy.mode = Some(Mode::Enforce));
     }),
     ("Pass accepts", |o| {
         actions(o, RuleAction::Pass, RuleAction::Accept)

@@ -32,7 +32,7 @@ impl Converter {
             namespace: String::new(),
             name: name.clone(),
         });
-        let mode = self.mode(&object.metadata).unwrap_or_default();
+        let mode = self.mode(&object.metadata);
         let spec = object.spec.clone().unwrap_or_default();
         let subject = spec.subject.clone().unwrap_or_default();
         let pods = subject.pods.clone().unwrap_or_default();
@@ -75,7 +75,7 @@ impl Converter {
         name: String,
         namespaces: Option<&LabelSelector>,
         pods: Option<&LabelSelector>,
-        mode: Mode,
+        mode: Option<Mode>,
     ) -> ClusterNetworkPolicy {
         let deny = ClusterRule {
             name: None,
@@ -96,7 +96,7 @@ impl Converter {
     }
 
     /// Of the API server only: manifests are checked when they are decoded.
-    fn unusable(&mut self, object: &api::ClusterNetworkPolicy, mode: Mode) -> ClusterNetworkPolicy {
+    fn unusable(&mut self, object: &api::ClusterNetworkPolicy, mode: Option<Mode>) -> ClusterNetworkPolicy {
         let message = object
             .check()
             .err()

@@ -13,9 +13,7 @@ impl Converter {
     pub(super) fn network_policy(&mut self, object: &networking::NetworkPolicy) -> NetworkPolicy {
         let (namespace, name) = names(&object.metadata);
         let own = self.mode(&object.metadata);
-        let mode = own
-            .or_else(|| self.modes.get(&namespace).copied())
-            .unwrap_or_default();
+        let mode = own.or_else(|| self.modes.get(&namespace).copied());
         // Without a spec it is the zero spec, as it is for the API server: all pods, no ingress.
         let spec = object.spec.clone().unwrap_or_default();
         let (ingress, egress) = self.directions(&spec);

@@ -396,7 +396,7 @@ fn world(policies: usize) -> World {
             pod_selector: Selector::labels([("app", "web")]),
             ingress: Some(vec![rule.clone()]),
             egress: Some(vec![rule]),
-            mode: Mode::Enforce,
+            mode: Some(Mode::Enforce),
         }));
     }
     world.attach(Endpoint {

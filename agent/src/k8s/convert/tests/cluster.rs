@@ -259,7 +259,7 @@ fn a_policy_that_was_never_understood_closes_its_subject() {
         let (policy, problems) = only(&spec(&text));
         assert!(closed(&policy), "{text}: {policy:?}");
         assert_eq!((&policy.namespaces, &policy.pods), (&namespaces, &pods), "{text}");
-        assert_eq!(policy.mode, Mode::Enforce, "{text}");
+        assert_eq!(policy.mode, None, "{text}");
         assert_eq!(problems[0].0, "POL010", "{text}");
         let expected = if namespaces == everything() {
             "every pod may"
@@ -317,9 +317,9 @@ fn a_policy_says_nothing_of_a_direction_without_rules() {
 fn only_its_own_annotation_sets_the_mode() {
     let namespace = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: default, annotations: {vethwall.io/mode: audit}}\n";
     let cases = [
-        ("", Mode::Enforce, 0),
-        (", annotations: {vethwall.io/mode: audit}", Mode::Audit, 0),
-        (", annotations: {vethwall.io/mode: Audit}", Mode::Enforce, 1),
+        ("", None, 0),
+        (", annotations: {vethwall.io/mode: audit}", Some(Mode::Audit), 0),
+        (", annotations: {vethwall.io/mode: Audit}", Some(Mode::Enforce), 1),
     ];
     for (annotations, mode, count) in cases {
         for (spec, broken) in [

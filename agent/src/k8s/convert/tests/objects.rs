@@ -5,7 +5,7 @@ use vethwall_policy::world::World;
 use super::*;
 
 #[test]
-fn the_mode_is_the_policys_then_the_namespaces_then_enforce() {
+fn the_mode_is_the_policys_then_the_namespaces_then_the_clusters() {
     let text = |on_policy: &str, on_namespace: &str| {
         let annotations = |mode: &str| match mode {
             "" => String::new(),
@@ -19,13 +19,13 @@ fn the_mode_is_the_policys_then_the_namespaces_then_enforce() {
         )
     };
     let cases = [
-        ("", "", Mode::Enforce, 0),
-        ("audit", "", Mode::Audit, 0),
-        ("", "audit", Mode::Audit, 0),
-        ("enforce", "audit", Mode::Enforce, 0),
-        ("audit", "enforce", Mode::Audit, 0),
-        ("Audit", "audit", Mode::Enforce, 1),
-        ("", "off", Mode::Enforce, 1),
+        ("", "", None, 0),
+        ("audit", "", Some(Mode::Audit), 0),
+        ("", "audit", Some(Mode::Audit), 0),
+        ("enforce", "audit", Some(Mode::Enforce), 0),
+        ("audit", "enforce", Some(Mode::Audit), 0),
+        ("Audit", "audit", Some(Mode::Enforce), 1),
+        ("", "off", Some(Mode::Enforce), 1),
     ];
     for (on_policy, on_namespace, expected, count) in cases {
         let (objects, problems) = read(&text(on_policy, on_namespace));
