@@ -12,7 +12,7 @@ MACHINE := $(shell uname -m)-unknown-linux-gnu
 
 KERNELS ?= 5.10 6.1 6.12 newest
 
-.PHONY: help setup build demo test test-kernels bench lint plugin clean root
+.PHONY: help setup build demo test test-kernels bench lint plugin image clean root
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -51,9 +51,23 @@ lint: setup ## what .ci/run checks besides the tests
 
 # Static, because it runs on nodes whose C library is not ours to choose. The target is named so that the flag does
 # not reach what runs on this machine while compiling (procedural macros cannot be static).
+# Where the sources lie is left out of the binaries: the same sources give the same bytes.
+STATIC := RUSTFLAGS="-C target-feature=+crt-static \
+	--remap-path-prefix=$(CURDIR)=/vethwall --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo"
+
 plugin: setup ## the CNI plugin as one static binary
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --profile plugin --package vethwall-cni --target $(MACHINE)
+	$(STATIC) cargo build --locked --profile plugin --package vethwall-cni --target $(MACHINE)
 	@ls -l $(TARGET)/$(MACHINE)/plugin/vethwall-cni
+
+image: plugin ## the agent's image from scratch, as target/image/vethwall-*.tar; docker, podman and buildah are given it
+	$(STATIC) cargo build --locked --release --package vethwall --target $(MACHINE)
+	cargo run --locked --quiet --package vethwall-image -- --out $(TARGET)/image \
+		--agent $(TARGET)/$(MACHINE)/release/vethwall --plugin $(TARGET)/$(MACHINE)/plugin/vethwall-cni
+	@archive=$$(ls -t $(TARGET)/image/vethwall-*.tar | head -n 1); \
+	for tool in docker podman; do \
+		! $$tool info >/dev/null 2>&1 || $$tool load --input $$archive; \
+	done; \
+	! command -v buildah >/dev/null || buildah pull --quiet oci-archive:$$archive
 
 clean: ## remove what was built; what setup installed outside this folder stays
 	cargo clean

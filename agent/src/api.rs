@@ -15,6 +15,7 @@ use std::{
     io::{self, Write},
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use vethwall_policy::model;
 
@@ -113,7 +114,7 @@ impl fmt::Display for PolicyName {
 }
 
 /// Whether a policy drops packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// It does.
@@ -124,11 +125,23 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Enforce, Self::Audit];
+
     /// `enforce` or `audit`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Enforce => "enforce",
             Self::Audit => "audit",
+        }
+    }
+}
+
+impl From<Mode> for model::Mode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Enforce => Self::Enforce,
+            Mode::Audit => Self::Audit,
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod chain;
 pub mod cli;
 pub mod cluster;
 pub mod cni_cache;
+pub mod config;
 pub mod cri;
 pub mod flows;
 pub mod k8s;

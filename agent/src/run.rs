@@ -21,7 +21,6 @@ use std::{
     thread,
 };
 
-use anyhow::Context;
 use jiff::Timestamp;
 use nix::{
     errno::Errno,
@@ -30,7 +29,7 @@ use nix::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{layer::SubscriberExt as _, reload, util::SubscriberInitExt as _};
 use vethwall_cni::proto;
 use vethwall_datapath::{Choice, Events, Pins};
 
@@ -38,6 +37,10 @@ use crate::{
     api::{self, status::Settings},
     chain::{keeper, removal},
     cluster::{self, Health, Place},
+    config::{
+        LogFilter,
+        live::{self, Followed, LogHandle},
+    },
     flows::{EventClock, Flows, Names},
     metrics,
     node::{
@@ -78,8 +81,10 @@ pub struct AgentConfig {
     pub chain: keeper::Settings,
     /// Where metrics and probes are served.
     pub http: Vec<SocketAddr>,
-    /// What is logged: a level, or directives of `tracing_subscriber::EnvFilter`.
-    pub log_level: String,
+    /// The file that may change what is told, if there is one.
+    pub followed: Option<Followed>,
+    /// What is logged.
+    pub log: LogFilter,
     /// Whether the log on stderr has colours.
     pub log_color: bool,
 }
@@ -95,17 +100,11 @@ pub enum Source {
 
 /// Runs the agent until SIGTERM or SIGINT. What it wrote to the kernel stays in force.
 pub fn run(config: AgentConfig) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log_level).with_context(|| {
-        format!(
-            "{:?} is neither a log level nor a list of target=level",
-            config.log_level
-        )
-    })?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let (filter, log) = reload::Layer::new(config.log.filter());
+    let lines = tracing_subscriber::fmt::layer()
         .with_ansi(config.log_color)
-        .with_writer(std::io::stderr)
-        .init();
+        .with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(filter).with(lines).init();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -113,7 +112,7 @@ pub fn run(config: AgentConfig) -> anyhow::Result<()> {
         if removal::is_retired(&config.chain.places) && !stay_away(&config).await? {
             return Ok(());
         }
-        serve(config).await
+        serve(config, log).await
     })
 }
 
@@ -152,7 +151,7 @@ async fn stay_away(config: &AgentConfig) -> anyhow::Result<bool> {
     }
 }
 
-async fn serve(config: AgentConfig) -> anyhow::Result<()> {
+async fn serve(config: AgentConfig, log: LogHandle) -> anyhow::Result<()> {
     // The sockets first: two agents must not write the same maps.
     let plugin = sockets::listen(&config.run_dir, proto::SOCKET)?;
     let people = sockets::listen(&config.run_dir, api::SOCKET)?;
@@ -203,6 +202,9 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
         Source::Cluster(place) => cluster::spawn(place, health, inputs.clone())?,
     }
     let installed = config.chain.places.clone();
+    if let Some(followed) = config.followed {
+        live::spawn(followed, log, inputs.clone())?;
+    }
     keeper::start(config.chain, Arc::clone(&chain))?;
     for address in config.http {
         metrics::serve(address, inputs.clone()).await?;

@@ -1,9 +1,10 @@
 //! How the runtime comes to call our plugin: `status.chain`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How the runtime is told to call our plugin.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ChainMode {
     /// `own`; `patch` where flannel's list sorts before a list of ours.

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::{API_VERSION, Mode, PolicyName, chain::Chain, cluster::Cluster};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The node's state, as one agent knows it.
@@ -345,6 +346,9 @@ pub struct Events {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Settings {
+    /// Whether policies that do not say it themselves drop packets.
+    #[serde(default)]
+    pub mode: Mode,
     /// Connections that run while policy changes.
     pub existing_connections: ExistingConnections,
     /// What a pod sends to its own node.
@@ -378,7 +382,7 @@ impl FailurePolicy {
 }
 
 /// What becomes of connections that run while policy changes, and of those that are older than vethwall.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum ExistingConnections {
     /// Their next packet is judged; what policy now forbids ends.
@@ -399,7 +403,7 @@ impl ExistingConnections {
 }
 
 /// What judges what a pod sends to its own node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum OwnNodeEgress {
     /// Policy, as for any other address.

@@ -1,22 +1,29 @@
 //! `vethwall agent`: what the agent is told on its command line.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::path::PathBuf;
 
-use clap::{Args, ValueEnum, builder::PossibleValue};
+use clap::Args;
 use vethwall_common::ABI_VERSION;
-use vethwall_datapath::Choice;
 
-use super::{Exit, Failure, Global, node::NodeArgs, text::escape};
+use super::{
+    Exit, Failure, Global,
+    node::{places, wanted},
+    text::escape,
+};
 use crate::{
-    api::chain::ChainMode,
-    api::status::{ExistingConnections, OwnNodeEgress, Settings},
+    api::status::Settings,
     chain::{self, keeper},
     cluster::Place,
+    config::{Config, Given, live::Followed},
     run::{AgentConfig, Source},
 };
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
+What is not given on the command line is taken from the environment (--max-pods is
+VETHWALL_MAX_PODS), else from the file (YAML: maxPods), else it is as said above. mode and log are
+taken over from the file when it changes; anything else needs a restart, which interrupts nothing.
+
 Objects come from the API server of the cluster that the agent is a pod of, by its service account;
 with --kubeconfig from another. It needs the rights to list and watch pods, namespaces, nodes,
 networkpolicies and clusternetworkpolicies. While the API server is away, what was known stays in
@@ -52,149 +59,92 @@ keep their size, so that no connection is forgotten, until the node is booted ag
 Examples:
   vethwall agent --node node-a --kubeconfig /etc/vethwall/kubeconfig
   vethwall agent --manifests /etc/vethwall/manifests
+  vethwall agent --config /etc/vethwall/config.yaml
   vethwall agent --manifests ./cluster --node node-a --run-dir /run/vethwall --log debug")]
 pub(crate) struct AgentArgs {
-    /// Directory of manifests to enforce.
-    #[arg(long, value_name = "DIR", conflicts_with = "kubeconfig")]
-    manifests: Option<PathBuf>,
-    /// The cluster [default: the one that the agent is a pod of].
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// Name of this node [default: the host's name].
-    #[arg(long, value_name = "NAME")]
-    node: Option<String>,
-    /// Where bpffs is mounted.
-    #[arg(long, value_name = "DIR", default_value = vethwall_common::maps::BPFFS)]
-    bpffs: PathBuf,
-    /// CNI results, to find pods by.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/cni/results")]
-    cni_cache: PathBuf,
-    /// The bridge that flannel attaches pods to.
-    #[arg(long, value_name = "NAME", default_value = "cni0")]
-    bridge: String,
-    /// Policy changes: `rejudge` or `keep` them.
-    #[arg(
-        long,
-        value_enum,
-        value_name = "HOW",
-        hide_possible_values = true,
-        default_value_t
-    )]
-    existing_connections: ExistingConnections,
-    /// Pods to their node: by `policy`, or `allow`.
-    #[arg(
-        long,
-        value_enum,
-        value_name = "HOW",
-        hide_possible_values = true,
-        default_value_t
-    )]
-    own_node_egress: OwnNodeEgress,
-    /// How programs are attached: tcx, clsact or best.
-    #[arg(long, value_name = "HOOK", default_value = "best")]
-    hook: Choice,
-    /// Pods that the node may hold.
-    #[arg(long, value_name = "N", default_value_t = 110, value_parser = clap::value_parser!(u32).range(1..))]
-    max_pods: u32,
-    /// own, dropin, patch, external, off: see below.
-    #[arg(
-        long,
-        value_enum,
-        value_name = "MODE",
-        hide_possible_values = true,
-        default_value_t
-    )]
-    chain: ChainMode,
-    /// Namespaces whose pods start unprotected while no agent answers.
-    #[arg(long, value_name = "NS", value_delimiter = ',', value_parser = namespace)]
-    fail_open_namespaces: Vec<String>,
-    /// The plugin's program, to install and to put back when it is lost.
-    #[arg(long, value_name = "FILE")]
-    plugin: Option<PathBuf>,
+    /// Configuration, whose keys are the flags below.
+    #[arg(long, value_name = "FILE", env = "VETHWALL_CONFIG", hide_env = true)]
+    config: Option<PathBuf>,
     #[command(flatten)]
-    node_args: NodeArgs,
-    /// Serves /metrics, /livez, /readyz; several are possible.
-    #[arg(long, value_name = "ADDR:PORT")]
-    http: Vec<SocketAddr>,
-    /// Log on stderr: error, warn, info, debug or trace.
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    log: String,
-}
-
-impl ValueEnum for ExistingConnections {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Rejudge, Self::Keep]
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(self.name()))
-    }
-}
-
-impl ValueEnum for OwnNodeEgress {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Policy, Self::Allow]
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(self.name()))
-    }
+    given: Given,
 }
 
 impl AgentArgs {
     pub(super) fn config(self, global: &Global, log_color: bool) -> Result<AgentConfig, Failure> {
-        let node = match self.node {
+        let config = wanted(self.given.over(self.config.as_deref()))?;
+        let places = places(&config);
+        let followed = self.config.map(|file| Followed {
+            file,
+            given: self.given,
+            running: config.clone(),
+        });
+        let Config {
+            mode,
+            log,
+            existing_connections,
+            own_node_egress,
+            fail_open_namespaces,
+            max_pods,
+            hook,
+            chain,
+            bridge,
+            cri_socket,
+            cni_conf_dir: _,
+            cni_bin_dir: _,
+            cni_cache,
+            bpffs,
+            node,
+            plugin,
+            http,
+            kubeconfig,
+            manifests,
+        } = config;
+        let source = match (manifests, kubeconfig) {
+            (Some(_), Some(_)) => {
+                let text = "--kubeconfig and --manifests: objects come from a cluster or from a directory, not from both";
+                return Err(Failure::Usage(text.to_owned()));
+            }
+            (Some(directory), None) => Source::Manifests(directory),
+            (None, Some(file)) => Source::Cluster(Place::Kubeconfig(file)),
+            (None, None) => Source::Cluster(Place::InCluster),
+        };
+        let node = match node {
             Some(node) => node,
             None => host_name()?,
         };
-        let mut fail_open = self.fail_open_namespaces;
+        let mut fail_open: Vec<String> = fail_open_namespaces.into_iter().map(String::from).collect();
         fail_open.sort();
         fail_open.dedup();
-        let entry = chain::entry(&global.run_dir, &self.bpffs, self.hook, &fail_open);
+        let hook = hook.into();
+        let entry = chain::entry(&global.run_dir, &bpffs, hook, &fail_open);
         Ok(AgentConfig {
-            source: match (self.manifests, self.kubeconfig) {
-                (Some(directory), _) => Source::Manifests(directory),
-                (None, Some(file)) => Source::Cluster(Place::Kubeconfig(file)),
-                (None, None) => Source::Cluster(Place::InCluster),
-            },
+            source,
             node,
             run_dir: global.run_dir.clone(),
-            bpffs: self.bpffs,
+            bpffs,
             abi: ABI_VERSION,
-            cni_cache: self.cni_cache,
-            bridge: self.bridge,
+            cni_cache,
+            bridge,
             settings: Settings {
-                existing_connections: self.existing_connections,
-                own_node_egress: self.own_node_egress,
+                mode,
+                existing_connections,
+                own_node_egress,
             },
             fail_open_namespaces: fail_open,
-            hook: self.hook,
-            max_pods: self.max_pods,
+            hook,
+            max_pods: max_pods.get(),
             chain: keeper::Settings {
-                mode: self.chain,
-                places: self.node_args.places(),
+                mode: chain,
+                places,
                 entry,
-                plugin: self.plugin,
-                runtime: self.node_args.runtime(),
+                plugin,
+                runtime: cri_socket,
             },
-            http: self.http,
-            log_level: self.log,
+            http,
+            followed,
+            log,
             log_color,
         })
-    }
-}
-
-/// A name that a namespace may have (RFC 1123 label): a typing mistake must not open nothing in silence.
-fn namespace(text: &str) -> Result<String, String> {
-    let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let good = (1..=63).contains(&text.len())
-        && text.chars().all(inside)
-        && !text.starts_with('-')
-        && !text.ends_with('-');
-    if good {
-        Ok(text.to_owned())
-    } else {
-        Err("no namespace has such a name; patterns are not understood".to_owned())
     }
 }
 

@@ -12,7 +12,7 @@ use vethwall_datapath::Pins;
 
 use super::{
     Exit, Failure, Global, Output, Streams,
-    node::NodeArgs,
+    node::{NodeArgs, places},
     text::{count, escape, json_line},
 };
 use crate::{
@@ -66,12 +66,6 @@ pub(crate) struct UninstallArgs {
     /// Wait until no pod's cached result names the plugin.
     #[arg(long)]
     wait: bool,
-    /// Where bpffs is mounted.
-    #[arg(long, value_name = "DIR", default_value = vethwall_common::maps::BPFFS)]
-    bpffs: PathBuf,
-    /// CNI results, which may name the plugin.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/cni/results")]
-    cni_cache: PathBuf,
     #[command(flatten)]
     node: NodeArgs,
 }
@@ -90,7 +84,7 @@ fn failed(error: &anyhow::Error) -> Failure {
 }
 
 pub(crate) fn install(args: InstallArgs, streams: &mut Streams<'_>) -> Result<Exit, Failure> {
-    let places = args.node.places();
+    let places = places(&args.node.config()?);
     binary::install(&args.plugin, &places.bin)
         .and_then(|_| binary::revive(&places.bin))
         .map_err(|error| failed(&error))?;
@@ -107,14 +101,9 @@ pub(crate) fn uninstall(
     global: &Global,
     streams: &mut Streams<'_>,
 ) -> Result<Exit, Failure> {
-    let UninstallArgs {
-        purge,
-        wait,
-        bpffs,
-        cni_cache,
-        node,
-    } = args;
-    let places = node.places();
+    let UninstallArgs { purge, wait, node } = args;
+    let config = node.config()?;
+    let places = places(&config);
     for (directory, flag) in [(&places.conf, "--cni-conf-dir"), (&places.bin, "--cni-bin-dir")] {
         if !directory.is_dir() {
             return Err(Failure::Usage(format!(
@@ -131,7 +120,7 @@ pub(crate) fn uninstall(
         places.conf.display()
     ))?;
     let unreadable = removal::unchain(&places.conf).map_err(|error| failed(&error.into()))?;
-    let mut runtime = Client::new(node.runtime())?;
+    let mut runtime = Client::new(config.cri_socket)?;
     if !removal::is_read(&places.conf, &mut runtime).map_err(|error| failed(&error.into()))? {
         say("the runtime has not read its directory and goes on to call the plugin, which lets pods pass")?;
     }
@@ -140,9 +129,9 @@ pub(crate) fn uninstall(
         wait_for_agent(global, &places)?;
     } else {
         say("no agent answers; its programs are taken off")?;
-        removal::finish(&places, &Pins::new(bpffs)).map_err(|error| failed(&error))?;
+        removal::finish(&places, &Pins::new(config.bpffs)).map_err(|error| failed(&error))?;
     }
-    let named_by = named_by(&cni_cache, wait, &mut say)?;
+    let named_by = named_by(&config.cni_cache, wait, &mut say)?;
     let gone = purge && named_by.is_empty() && unreadable.is_empty();
     if gone {
         removal::remove_plugin(&places.bin).map_err(|error| failed(&error.into()))?;

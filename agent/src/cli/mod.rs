@@ -23,6 +23,7 @@ use crate::api::{ClientError, ErrorCode};
 pub mod agent;
 mod explain;
 mod flows;
+mod hook;
 mod install;
 mod node;
 mod offline;
@@ -108,6 +109,9 @@ enum Command {
     Install(install::InstallArgs),
     /// Take vethwall off this node; flannel stays as it was.
     Uninstall(install::UninstallArgs),
+    /// What the chart's own pods run.
+    #[command(hide = true)]
+    Hook(hook::HookArgs),
     /// Versions of this program and of the agent.
     Version(version::VersionArgs),
 }
@@ -228,6 +232,7 @@ fn run(cli: Cli, color_log: bool, streams: Streams<'_>) -> Exit {
         Command::Policy(args) => policy::run(&args, &global, &mut inner),
         Command::Install(args) => install::install(args, &mut inner),
         Command::Uninstall(args) => install::uninstall(args, &global, &mut inner),
+        Command::Hook(args) => hook::run(args, &mut inner),
         Command::Version(args) => version::run(&args, &global, &mut inner),
     };
     let flushed = |exit| match out.flush() {

@@ -1,4 +1,4 @@
-//! What `agent`, `install` and `uninstall` are told of the node's CNI directories.
+//! Where the node's CNI directories are.
 
 use std::{
     path::{Path, PathBuf},
@@ -6,73 +6,65 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::{Args, ValueEnum, builder::PossibleValue};
+use clap::Args;
 
+use super::{Failure, text::escape};
 use crate::{
-    api::chain::ChainMode,
     chain::places::{self, Places},
-    cri::{Client, Runtime as _, Socket},
+    config::{Config, GivenOfNode},
+    cri::{Client, Runtime as _},
 };
 
 /// For how long a runtime whose socket is there may take to answer, before the usual directories are taken for its own.
 const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// What `install` and `uninstall` are told of the node.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "The node's container runtime")]
+#[command(next_help_heading = "The node")]
 pub(crate) struct NodeArgs {
-    /// Where it listens: auto, none or a path.
-    #[arg(long, value_name = "SOCKET", default_value = "auto")]
-    cri_socket: Socket,
-    /// Network lists [default: the runtime's].
-    #[arg(long, value_name = "DIR")]
-    cni_conf_dir: Option<PathBuf>,
-    /// Plugins [default: the runtime's].
-    #[arg(long, value_name = "DIR")]
-    cni_bin_dir: Option<PathBuf>,
+    /// The agent's configuration, for the keys below.
+    #[arg(long, value_name = "FILE", env = "VETHWALL_CONFIG", hide_env = true)]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    given: GivenOfNode,
 }
 
 impl NodeArgs {
-    /// The directories, found where they are not given.
-    pub(super) fn places(&self) -> Places {
-        let told = || {
-            let mut client = Client::new(self.cri_socket.clone()).ok()?;
-            let deadline = Instant::now() + PATIENCE;
-            loop {
-                match client.view()? {
-                    Ok(view) => return places::told(&view.cni?),
-                    // It is starting: while it does, no pod starts either, and what runs is judged without us.
-                    Err(_) if Instant::now() < deadline => thread::sleep(PAUSE),
-                    Err(_) => return None,
-                }
-            }
-        };
-        let (conf, bin) = (self.cni_conf_dir.clone(), self.cni_bin_dir.clone());
-        if let (Some(conf), Some(bin)) = (&conf, &bin) {
-            return Places {
-                conf: conf.clone(),
-                bin: bin.clone(),
-            };
-        }
-        let found = told().unwrap_or_else(|| places::detect(Path::new("/")));
-        Places {
-            conf: conf.unwrap_or(found.conf),
-            bin: bin.unwrap_or(found.bin),
-        }
-    }
-
-    /// Whom to ask for the chain in memory.
-    pub(super) fn runtime(&self) -> Socket {
-        self.cri_socket.clone()
+    pub(super) fn config(&self) -> Result<Config, Failure> {
+        wanted(self.given.0.over(self.config.as_deref()))
     }
 }
 
-impl ValueEnum for ChainMode {
-    fn value_variants<'a>() -> &'a [Self] {
-        &Self::ALL
-    }
+/// The configuration, or what is wrong with it.
+pub(super) fn wanted(config: Result<Config, crate::config::Error>) -> Result<Config, Failure> {
+    config.map_err(|error| Failure::Usage(escape(&error.to_string()).into_owned()))
+}
 
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(self.name()))
+/// The CNI directories, found where they are not given.
+pub(super) fn places(config: &Config) -> Places {
+    let told = || {
+        let mut client = Client::new(config.cri_socket.clone()).ok()?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match client.view()? {
+                Ok(view) => return places::told(&view.cni?),
+                // It is starting: while it does, no pod starts either, and what runs is judged without us.
+                Err(_) if Instant::now() < deadline => thread::sleep(PAUSE),
+                Err(_) => return None,
+            }
+        }
+    };
+    let (conf, bin) = (config.cni_conf_dir.clone(), config.cni_bin_dir.clone());
+    if let (Some(conf), Some(bin)) = (&conf, &bin) {
+        return Places {
+            conf: conf.clone(),
+            bin: bin.clone(),
+        };
+    }
+    let found = told().unwrap_or_else(|| places::detect(Path::new("/")));
+    Places {
+        conf: conf.unwrap_or(found.conf),
+        bin: bin.unwrap_or(found.bin),
     }
 }

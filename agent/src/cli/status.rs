@@ -173,7 +173,8 @@ fn facts(status: &Status, out: &mut String) {
     fact(
         "Settings",
         format!(
-            "existing connections: {}, egress to the own node: {}",
+            "mode: {}, existing connections: {}, egress to the own node: {}",
+            settings.mode.name(),
             settings.existing_connections.name(),
             settings.own_node_egress.name()
         ),

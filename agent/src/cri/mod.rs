@@ -19,6 +19,9 @@ pub mod view;
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 pub use client::Client;
 pub use view::View;
 
@@ -33,7 +36,9 @@ const SOCKETS: [&str; 5] = [
 ];
 
 /// Which runtime to ask.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(extend("pattern" = "^(auto|none|(unix://)?/.*)$"))]
 pub enum Socket {
     /// The first of the usual sockets that is there; looked for at every question.
     #[default]
@@ -59,16 +64,26 @@ impl Socket {
     }
 }
 
-impl std::str::FromStr for Socket {
-    type Err = String;
+impl TryFrom<String> for Socket {
+    type Error = String;
 
     /// `auto`, `none` or an absolute path, which may begin with `unix://` as kubelet's does.
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.strip_prefix("unix://").unwrap_or(text) {
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.strip_prefix("unix://").unwrap_or(&text) {
             "auto" => Ok(Self::Detect),
             "none" => Ok(Self::Nobody),
             path if path.starts_with('/') => Ok(Self::At(path.into())),
             other => Err(format!("{other:?} is neither auto, none nor an absolute path")),
+        }
+    }
+}
+
+impl From<Socket> for String {
+    fn from(socket: Socket) -> Self {
+        match socket {
+            Socket::Detect => "auto".to_owned(),
+            Socket::Nobody => "none".to_owned(),
+            Socket::At(path) => path.display().to_string(),
         }
     }
 }
@@ -97,10 +112,14 @@ mod tests {
                 "k3s' own comes first"
             );
         }
-        assert_eq!("none".parse::<Socket>().unwrap().find(root.path()), None);
+        let named = |text: &str| Socket::try_from(text.to_owned());
+        assert_eq!(named("none").unwrap().find(root.path()), None);
         let at = Socket::At("/run/x.sock".into());
-        assert_eq!("unix:///run/x.sock".parse(), Ok(at.clone()));
-        assert_eq!("/run/x.sock".parse(), Ok(at));
-        assert!("run/x.sock".parse::<Socket>().is_err());
+        assert_eq!(named("unix:///run/x.sock").as_ref(), Ok(&at));
+        assert_eq!(named("/run/x.sock").as_ref(), Ok(&at));
+        assert!(named("run/x.sock").is_err());
+        for socket in [Socket::Detect, Socket::Nobody, at] {
+            assert_eq!(named(&String::from(socket.clone())), Ok(socket));
+        }
     }
 }

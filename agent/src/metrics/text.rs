@@ -10,6 +10,7 @@ use prometheus_client::{
 };
 
 use crate::api::{
+    Mode,
     chain::ChainState,
     cluster::{Watch, WatchState},
     status::{EndpointState, Phase, Status},
@@ -116,6 +117,13 @@ fn node(status: &Status, out: &mut Encoder<'_>) -> fmt::Result {
         "How far the agent has taken over the node; 1 for the phase it is in. Steady is the aim.",
         states("phase", &Phase::ALL, Phase::name, |phase| {
             i64::from(phase == status.phase)
+        }),
+    )?;
+    out.gauges(
+        "mode",
+        "Whether policies that do not say it themselves drop packets; 1 for the mode it is in.",
+        states("mode", &Mode::ALL, Mode::name, |mode| {
+            i64::from(mode == status.settings.mode)
         }),
     )?;
     out.gauges(

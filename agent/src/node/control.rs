@@ -27,7 +27,7 @@ use vethwall_policy::{
 };
 
 use super::{Content, Objects};
-use crate::api::PolicyName;
+use crate::api::{Mode, PolicyName};
 
 /// Proof that the objects were complete once: what the maps hold and the world does not know may go. Only [`Control`] makes
 /// one.
@@ -98,6 +98,15 @@ impl<M: Maps> Control<M> {
         }
         self.dirty |= changed;
         self.objects = objects;
+    }
+
+    /// Policies that have no mode of their own have this one now. Returns whether that is new.
+    pub fn set_mode(&mut self, mode: Mode) -> bool {
+        let mode = mode.into();
+        let new = self.world.mode_of(None) != mode;
+        self.world.set_mode(mode);
+        self.dirty |= new;
+        new
     }
 
     /// A pod's interface came.
@@ -344,7 +353,7 @@ mod tests {
             pod_selector: Selector::default(),
             ingress: Some(Vec::new()),
             egress: None,
-            mode: Mode::Enforce,
+            mode: Some(Mode::Enforce),
         })
     }
 

@@ -190,7 +190,7 @@ impl Node {
                         namespace: policy.namespace.clone(),
                         name: policy.name.clone(),
                     },
-                    policy.mode.into(),
+                    world.mode_of(policy.mode).into(),
                 )
             })
             .collect()
@@ -217,7 +217,7 @@ impl Node {
                 name: policy.name.clone(),
             };
             Policy {
-                mode: policy.mode.into(),
+                mode: self.control.world().mode_of(policy.mode).into(),
                 selects: selected.get(&name).copied().unwrap_or_default(),
                 problems: problems.get(&name).cloned().unwrap_or_default(),
                 namespace: name.namespace,
@@ -249,7 +249,8 @@ impl Node {
     }
 
     fn problems(&self) -> Vec<Problem> {
-        let mut problems = self.surrounding_problems();
+        let mut problems = self.config_problems.clone();
+        problems.extend(self.surrounding_problems());
         problems.extend(self.other_versions());
         if let Some(error) = self.connections.error() {
             problems.push(Problem::new(

@@ -45,6 +45,7 @@ use crate::api::{
     explain::{ExplainRequest, Explanation},
     status::{ManifestProblem, Status},
 };
+use crate::config::live;
 use crate::cri::{client, view::Sandbox};
 
 /// The objects as they are now.
@@ -99,6 +100,8 @@ pub enum Input {
     Sandboxes(Result<Vec<Sandbox>, client::Error>),
     /// Packets were dropped that may belong to connections of which only the kernel knows.
     Dropped(Vec<Event>),
+    /// What the agent is told changed.
+    Config(live::Told),
     /// How are things?
     Status(oneshot::Sender<Status>),
     /// Why is this so?

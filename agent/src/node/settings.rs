@@ -113,6 +113,7 @@ mod tests {
         let other = Settings {
             existing_connections: ExistingConnections::Keep,
             own_node_egress: OwnNodeEgress::Allow,
+            ..Settings::default()
         };
         let other = told(other, &nothing);
         assert_eq!(

@@ -38,6 +38,7 @@ use crate::{
     },
     chain::keeper,
     cluster::Health,
+    config::live,
     flows::{Flows, Names},
 };
 
@@ -101,6 +102,8 @@ pub struct Node {
     pub(super) pins: Pins,
     pub(super) watched: Watched,
     pub(super) settings: status::Settings,
+    /// What is wrong with the configuration.
+    pub(super) config_problems: Vec<status::Problem>,
     pub(super) clock: Clock,
     pub(super) connections: Connections,
     events_lost: u64,
@@ -146,6 +149,7 @@ impl Node {
         kernel.set_config(&config)?;
         info!(adopted = kernel.adopted(), pins = %pins.root().display(), "programs are loaded");
         let mut control = Control::new(&places.node, kernel, grace)?;
+        control.set_mode(settings.mode);
         if settings::denies_more(&before, &config) {
             control.judge_again();
         }
@@ -155,6 +159,7 @@ impl Node {
             pins,
             watched,
             settings,
+            config_problems: Vec::new(),
             clock,
             connections: Connections::default(),
             events_lost: 0,
@@ -272,6 +277,11 @@ impl Node {
             Input::Dropped(events) => {
                 self.connections.wonder(events);
                 Some(false)
+            }
+            Input::Config(live::Told { mode, problems }) => {
+                self.config_problems = problems;
+                self.settings.mode = mode;
+                Some(self.control.set_mode(mode))
             }
             Input::Status(reply) => {
                 answer(reply, self.status());

@@ -20,7 +20,7 @@ Chain      05-vethwall.conflist in /etc/cni/net.d, auto, put back 1 time, phase 
 Kernel     tcx, bridge cni0 attached, map layout v1, bridge-nf-call-iptables 1
 Maps       fullest VERDICTS: 13107 of 131072 (9 %)
 Events     0 read, 0 lost
-Settings   existing connections: rejudge, egress to the own node: policy
+Settings   mode: enforce, existing connections: rejudge, egress to the own node: policy
 
 POD             INTERFACE   ADDRESS    STATE      INGRESS              EGRESS
 shop/db-0       veth3f1c2a  10.42.0.4  enforcing  isolated (1 policy)  open
