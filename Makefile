@@ -28,7 +28,7 @@ demo: root build ## a flannel cluster on this machine: decorative policies, then
 	@$(TARGET)/debug/vethwall-demo
 
 test: root build ## every test, those that need root and network namespaces included
-	@scripts/setup.sh runtime
+	@scripts/setup.sh runtime chart
 	cargo test --locked --workspace --no-fail-fast
 
 # Minutes each: everything is emulated. KERNELS="5.10 newest" chooses some, FILTER=kernel::policy some of the tests.

@@ -18,9 +18,11 @@
 #                                                                        tests/tools/build.sh
 #   cluster  Kubernetes, etcd, flanneld and helm, in .tools/cluster, for   tests/tools/build.sh
 #            `make e2e`; only when named
+#   chart    helm and promtool, for `make test`; only when named         tests/tools/build.sh, and the distribution's
+#                                                                        prometheus, unpacked and not installed
 #   vm       qemu and modprobe, for `make test-kernels`; only when named  the distribution's packages
 #
-# Usage: scripts/setup.sh [PART...]     all parts in the order above but runtime, cluster and vm, or only those named
+# Usage: scripts/setup.sh [PART...]     all parts in the order above but runtime, cluster, chart and vm, or only those named
 #        scripts/setup.sh --check       change nothing; exit 1 when something is missing
 # VETHWALL_EBPF=debian|nightly chooses where the compiler for the kernel programs comes from (default: what works).
 set -euo pipefail
@@ -406,6 +408,43 @@ get_cluster() {
 
 about_cluster() { printf 'Kubernetes %s' "$("$tools/cluster/kubelet" --version | cut -d ' ' -f 2)"; }
 
+# ---------------------------------------------------------------------------------------------- chart
+
+promtool=$tools/promtool
+
+have_promtool() { "$promtool/promtool" --version >/dev/null 2>&1; }
+
+have_chart() { bash tests/tools/build.sh --check helm "$tools/cluster" >/dev/null 2>&1 && have_promtool; }
+
+get_promtool() {
+    local work=$promtool.tmp
+    [ -n "$(candidate prometheus)" ] || apt_update
+    say "unpacking promtool from the distribution's prometheus $(candidate prometheus) into .tools (nothing is installed): tests try the chart's alerts with it"
+    rm -rf "$work" "$promtool"
+    mkdir -p "$work/tree" "$work/done"
+    (cd "$work" && try apt-get -q -o APT::Sandbox::User=root download prometheus) || {
+        apt_update
+        run "the package prometheus could not be downloaded: see the message above" \
+            bash -c "cd '$work' && apt-get -q -o APT::Sandbox::User=root download prometheus"
+    }
+    run "the package prometheus could not be unpacked" dpkg-deb -x "$work"/prometheus_*.deb "$work/tree"
+    mv "$work/tree/usr/bin/promtool" "$work/done"
+    mv "$work/done" "$promtool"
+    rm -rf "$work"
+    have_promtool || die "the distribution's promtool does not run: try $promtool/promtool --version"
+}
+
+get_chart() {
+    if ! bash tests/tools/build.sh --check helm "$tools/cluster" >/dev/null 2>&1; then
+        say "building helm into .tools/cluster (a minute): tests render the chart with it"
+        run "helm could not be built: check that the Go module proxy can be reached" \
+            bash tests/tools/build.sh helm "$tools/cluster"
+    fi
+    have_promtool || get_promtool
+}
+
+about_chart() { printf 'helm %s, promtool' "$("$tools/cluster/helm" version --template '{{.Version}}')"; }
+
 # ---------------------------------------------------------------------------------------------- vm
 
 # What scripts/kernels.sh and vethwall-vm call by name.
@@ -438,8 +477,8 @@ parts=()
 for argument in "$@"; do
     case $argument in
     --check) check_only=yes ;;
-    system | rust | bpf | go | cni | kernel | runtime | cluster | vm) parts+=("$argument") ;;
-    *) die "unknown argument '$argument': scripts/setup.sh [--check] [system|rust|bpf|go|cni|kernel|runtime|cluster|vm]..." ;;
+    system | rust | bpf | go | cni | kernel | runtime | cluster | chart | vm) parts+=("$argument") ;;
+    *) die "unknown argument '$argument': scripts/setup.sh [--check] [system|rust|bpf|go|cni|kernel|runtime|cluster|chart|vm]..." ;;
     esac
 done
 [ ${#parts[@]} -gt 0 ] || parts=(system rust bpf go cni kernel)

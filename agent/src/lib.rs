@@ -23,4 +23,5 @@ pub mod node;
 pub mod run;
 pub mod sockets;
 pub mod source;
+pub mod taint;
 pub mod watch;

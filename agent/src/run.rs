@@ -49,7 +49,7 @@ use crate::{
         links,
         thread::{Node, Places, Watched},
     },
-    sockets, source,
+    sockets, source, taint,
 };
 
 /// What the agent needs to know.
@@ -81,6 +81,8 @@ pub struct AgentConfig {
     pub chain: keeper::Settings,
     /// Where metrics and probes are served.
     pub http: Vec<SocketAddr>,
+    /// Whether the node's start-up taint is taken away.
+    pub startup_taint: bool,
     /// The file that may change what is told, if there is one.
     pub followed: Option<Followed>,
     /// What is logged.
@@ -202,6 +204,9 @@ async fn serve(config: AgentConfig, log: LogHandle) -> anyhow::Result<()> {
         Source::Cluster(place) => cluster::spawn(place, health, inputs.clone())?,
     }
     let installed = config.chain.places.clone();
+    if config.startup_taint {
+        taint::spawn(config.node.clone(), in_cluster, inputs.clone())?;
+    }
     if let Some(followed) = config.followed {
         live::spawn(followed, log, inputs.clone())?;
     }
@@ -234,6 +239,12 @@ async fn serve(config: AgentConfig, log: LogHandle) -> anyhow::Result<()> {
     owner
         .join()
         .map_err(|_| anyhow::anyhow!("the node's thread panicked"))
+}
+
+/// A client for the cluster whose pod the agent is.
+async fn in_cluster() -> Result<kube::Client, String> {
+    let config = kube::Config::incluster_env().map_err(|error| error.to_string())?;
+    kube::Client::try_from(config).map_err(|error| error.to_string())
 }
 
 /// Ring buffer to named flows. Ends with the process.

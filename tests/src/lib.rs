@@ -1,6 +1,7 @@
 //! What the tests, the lab and the demo are made of.
 
 pub mod apiserver;
+pub mod chart;
 pub mod cni;
 pub mod demo;
 mod dice;

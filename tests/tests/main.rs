@@ -7,6 +7,7 @@
 mod atomicity;
 mod chain;
 mod cluster;
+mod chart;
 mod connections;
 mod datapath;
 mod demo;

@@ -1,8 +1,10 @@
 //! `vethwall hook`: what the chart's own pods run, for `helm uninstall` and `helm test`. There is nothing else in their image.
 
+mod wait;
+
 use std::{
     io::{ErrorKind, Read as _, Write as _},
-    net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     thread,
     time::{Duration, Instant},
 };
@@ -25,7 +27,7 @@ const IN_A_ROW: u32 = 3;
 #[command(after_help = "\
 Examples:
   vethwall hook serve --port 8080
-  vethwall hook dial 10.43.0.7:8080 --expect denied")]
+  vethwall hook dial --address 10.43.0.7 --port 8080 --expect denied")]
 pub(crate) struct HookArgs {
     #[command(subcommand)]
     command: HookCommand,
@@ -41,11 +43,16 @@ enum HookCommand {
         #[arg(long, value_name = "PORT")]
         port: u16,
     },
+    /// Wait until a DaemonSet's pods have done their work on every node.
+    Wait(wait::WaitArgs),
     /// Connect, and end well if it goes as expected.
     Dial {
-        /// The server.
-        #[arg(value_name = "ADDRESS:PORT")]
-        server: SocketAddr,
+        /// The server's address.
+        #[arg(long, value_name = "ADDRESS")]
+        address: IpAddr,
+        /// And port.
+        #[arg(long, value_name = "PORT")]
+        port: u16,
         /// How it is to go.
         #[arg(long, value_enum, value_name = "allowed|denied", hide_possible_values = true)]
         expect: Expect,
@@ -62,7 +69,12 @@ pub(crate) fn run(args: HookArgs, streams: &mut Streams<'_>) -> Result<Exit, Fai
     match args.command {
         HookCommand::Hold => hold(),
         HookCommand::Serve { port } => serve(port),
-        HookCommand::Dial { server, expect } => dial(server, expect, ALL_PATIENCE, streams),
+        HookCommand::Wait(args) => wait::run(&args, streams),
+        HookCommand::Dial {
+            address,
+            port,
+            expect,
+        } => dial((address, port).into(), expect, ALL_PATIENCE, streams),
     }
 }
 

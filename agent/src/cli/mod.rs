@@ -16,7 +16,7 @@ use std::{
 };
 
 use anstream::{AutoStream, ColorChoice};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::api::{ClientError, ErrorCode};
 
@@ -193,7 +193,8 @@ pub(crate) struct Streams<'a> {
 
 /// The program: reads the process's arguments, does what they say.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let matches = named(std::env::args_os().next()).try_get_matches();
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
             // Help that nobody reads to its end is no failure.
@@ -214,6 +215,20 @@ pub fn main() -> ExitCode {
         err: &mut err,
     };
     ExitCode::from(run(cli, color_log, streams) as u8)
+}
+
+/// The program under the name that it was called by: kubectl finds it as its plugin.
+fn named(program: Option<std::ffi::OsString>) -> clap::Command {
+    let name = program
+        .as_deref()
+        .map(std::path::Path::new)
+        .and_then(std::path::Path::file_name);
+    let command = Cli::command();
+    if name.is_some_and(|name| name == "kubectl-vethwall") {
+        command.bin_name("kubectl vethwall")
+    } else {
+        command
+    }
 }
 
 /// Does what the arguments say.

@@ -7,7 +7,6 @@ use std::{
     thread,
 };
 
-use clap::CommandFactory as _;
 use vethwall_datapath::Choice;
 
 use super::*;
@@ -278,6 +277,13 @@ fn every_command_shows_examples_in_its_help() {
 }
 
 #[test]
+fn kubectls_plugin_says_how_it_is_called() {
+    let help = |program: &str| named(Some(program.into())).render_help().to_string();
+    assert!(help("/bin/kubectl-vethwall").contains("Usage: kubectl vethwall"));
+    assert!(help("/bin/vethwall").contains("Usage: vethwall"));
+}
+
+#[test]
 fn wrong_usage_is_2() {
     for args in [
         &["vethwall"][..],
@@ -458,6 +464,7 @@ fn the_agent_gets_its_flags() {
                 runtime: crate::cri::Socket::Detect,
             },
             http: vec!["127.0.0.1:9435".parse().unwrap()],
+            startup_taint: false,
             followed: None,
             log: "debug".to_owned().try_into().unwrap(),
             log_color: true,

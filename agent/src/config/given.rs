@@ -102,6 +102,7 @@ struct Key {
 enum Kind {
     Text,
     Number,
+    Switch,
     List,
 }
 
@@ -115,6 +116,7 @@ fn key((name, schema): (&String, &Value)) -> Key {
     let kind = match schema.get("type").and_then(Value::as_str) {
         Some("array") => Kind::List,
         Some("integer") => Kind::Number,
+        Some("boolean") => Kind::Switch,
         _ => Kind::Text,
     };
     let text = schema
@@ -125,6 +127,7 @@ fn key((name, schema): (&String, &Value)) -> Key {
     let default = match schema.get("default") {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Number(number)) => number.to_string(),
+        Some(Value::Bool(on)) => on.to_string(),
         _ => String::new(),
     };
     if !default.is_empty() {
@@ -173,6 +176,10 @@ impl Key {
             .help(self.help.clone());
         match self.kind {
             Kind::List => arg.action(ArgAction::Append).value_delimiter(','),
+            Kind::Switch => arg
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true"),
             Kind::Text | Kind::Number => arg,
         }
     }
@@ -184,7 +191,10 @@ impl Key {
             (Kind::Number, [text]) => text
                 .parse::<u64>()
                 .map_or_else(|_| text.as_str().into(), Value::from),
-            (Kind::Text | Kind::Number, _) => texts.concat().into(),
+            (Kind::Switch, [text]) => text
+                .parse::<bool>()
+                .map_or_else(|_| text.as_str().into(), Value::from),
+            (Kind::Text | Kind::Number | Kind::Switch, _) => texts.concat().into(),
         }
     }
 }
@@ -243,8 +253,10 @@ fn read(path: &Path) -> Result<Vec<(String, Origin, Value)>, Error> {
     };
     let text = bounded::read(path, MAX_FILE).map_err(unreadable)?;
     let text = String::from_utf8(text).map_err(|error| not_yaml(error.to_string()))?;
+    // `yes` is a word, as it is for YAML 1.2; only true and false are booleans.
+    let options = serde_saphyr::options! { strict_booleans: true };
     let entries: Option<Entries> =
-        serde_saphyr::from_str(&text).map_err(|error| not_yaml(error.to_string()))?;
+        serde_saphyr::from_str_with_options(&text, options).map_err(|error| not_yaml(error.to_string()))?;
     let placed = |(key, value): (String, Spanned<Value>)| {
         let origin = Origin::File {
             path: path.to_owned(),

@@ -74,6 +74,9 @@ pub struct Config {
     pub cni_bin_dir: Option<PathBuf>,
     /// CNI results, in which running pods are found.
     pub cni_cache: PathBuf,
+    /// Take the taint `vethwall.io/agent-not-ready` off this node whenever it is steady; nodes that join with it
+    /// (`--register-with-taints`) start no pod before. It takes the right to patch nodes.
+    pub startup_taint: bool,
     /// Where bpffs is mounted.
     pub bpffs: PathBuf,
     /// The name of this node; without it, the host's name.
@@ -114,6 +117,7 @@ impl Default for Config {
             cni_bin_dir: None,
             // libcni's own default.
             cni_cache: "/var/lib/cni/results".into(),
+            startup_taint: false,
             bpffs: vethwall_common::maps::BPFFS.into(),
             node: None,
             plugin: None,

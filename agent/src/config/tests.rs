@@ -37,6 +37,16 @@ fn the_command_line_comes_before_the_file_and_that_before_the_usual() {
     let config = from(text, &["--bridge", "br1", "--http", "[::1]:2,127.0.0.1:3"]).unwrap();
     assert_eq!((config.max_pods.get(), config.bridge.as_str()), (250, "br1"));
     assert_eq!(config.http.len(), 2, "a list replaces a list");
+    assert!(
+        from("startupTaint: false\n", &["--startup-taint"])
+            .unwrap()
+            .startup_taint
+    );
+    assert!(
+        !from("startupTaint: true\n", &["--startup-taint=false"])
+            .unwrap()
+            .startup_taint
+    );
     assert_eq!(config.fail_open_namespaces.len(), 2);
 }
 
@@ -123,6 +133,12 @@ fn what_makes_no_sense_is_refused_where_it_stands() {
             &["--max-pods", "many"],
             "--max-pods: maxPods: invalid type: string \"many\"",
         ),
+        (
+            "",
+            &["--startup-taint=maybe"],
+            "--startup-taint: startupTaint: invalid type: string \"maybe\"",
+        ),
+        ("startupTaint: yes\n", &[], "FILE:1:15: startupTaint: "),
         (
             "",
             &["--hook", "xdp"],

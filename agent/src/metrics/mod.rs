@@ -45,6 +45,14 @@ pub async fn serve(address: SocketAddr, node: Sender<Input>) -> anyhow::Result<(
     Ok(())
 }
 
+/// A node's state as Prometheus is given it.
+///
+/// # Errors
+/// None that depends on the state.
+pub fn text(status: &Status) -> Result<String, std::fmt::Error> {
+    text::encode(status)
+}
+
 async fn status(node: &Sender<Input>) -> Result<Status, Response> {
     let hangs = || {
         (

@@ -100,6 +100,8 @@ pub enum Input {
     Sandboxes(Result<Vec<Sandbox>, client::Error>),
     /// Packets were dropped that may belong to connections of which only the kernel knows.
     Dropped(Vec<Event>),
+    /// Whether the node's start-up taint could be taken away.
+    Taint(Result<(), String>),
     /// What the agent is told changed.
     Config(live::Told),
     /// How are things?

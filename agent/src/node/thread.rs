@@ -278,6 +278,10 @@ impl Node {
                 self.connections.wonder(events);
                 Some(false)
             }
+            Input::Taint(looked) => {
+                self.note("node's taints", looked, |_, ()| {});
+                Some(false)
+            }
             Input::Config(live::Told { mode, problems }) => {
                 self.config_problems = problems;
                 self.settings.mode = mode;

@@ -60,7 +60,7 @@ run: {{ list (dir $socket) | toJson }}
 {{- $at := include "vethwall.directories" . | fromYaml -}}
 - name: config
   configMap:
-    name: vethwall
+    name: {{ .configMap | default "vethwall" }}
 - name: bpffs
   hostPath: {path: /sys/fs/bpf, type: Directory}
 - name: run
