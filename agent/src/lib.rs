@@ -14,6 +14,7 @@ pub mod cluster;
 pub mod cni_cache;
 pub mod config;
 pub mod cri;
+pub mod fleet;
 pub mod flows;
 pub mod k8s;
 pub mod lint;

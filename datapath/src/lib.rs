@@ -29,6 +29,7 @@ mod netlink;
 pub mod object;
 mod pins;
 mod point;
+pub mod rulesets;
 mod spec;
 pub mod surroundings;
 mod sys;

@@ -261,7 +261,8 @@ fn value(nla: NlaBuffer<&[u8]>) -> &[u8] {
     &nla.into_inner()[4..4 + length]
 }
 
-fn text(bytes: &[u8]) -> String {
+/// A C string.
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
 }
 

@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::{
     Exit, Failure, Global, Output, Streams,
+    fleet::{self, Where},
     offline::Manifests,
     peer::{Destination, check_families, destination, family, peer},
     probes, status,
@@ -23,7 +24,8 @@ Of one without ports the name is enough, DST:ICMP or DST:GRE; by its number it i
 TCP, UDP or SCTP without a port asks whether every port of it is allowed. A connection needs both:
 the egress of its source and the ingress of its destination.
 
-The agent of this node is asked, which knows what is enforced now. With --manifests nobody is asked:
+The agent of this node is asked, or, with --cluster and as kubectl vethwall, that of any node: each
+knows what is enforced now. With --manifests nobody is asked:
 the answer is what these files mean, on any machine.
 
 --probes answers one line of JSON after the other, in their order:
@@ -80,11 +82,18 @@ pub(crate) struct ExplainArgs {
     /// Show every rule, also those that are far from matching.
     #[arg(long)]
     all: bool,
+    #[command(flatten)]
+    place: Where,
 }
 
 pub(crate) fn run(args: ExplainArgs, global: &Global, streams: &mut Streams<'_>) -> Result<Exit, Failure> {
     let directory = args.manifests.as_deref();
     let (source, destination) = match (args.probes, args.source, args.destination) {
+        (Some(_), _, _) if directory.is_none() && args.place.target().is_some() => {
+            return Err(Failure::Usage(
+                "--probes asks this node, or --manifests; of a cluster ask SRC and DST".to_owned(),
+            ));
+        }
         (Some(file), _, _) => return probes::run(&file, directory, global, streams),
         (None, Some(source), Some(destination)) => (source, destination),
         (None, _, _) => return Err(Failure::Usage("name SRC and DST, or --probes".to_owned())),
@@ -105,6 +114,10 @@ pub(crate) fn run(args: ExplainArgs, global: &Global, streams: &mut Streams<'_>)
             })?;
             loaded.readable()?;
             explanation
+        }
+        None if args.place.target().is_some() => {
+            let target = args.place.target().unwrap_or_default();
+            fleet::explain(&request, &target, streams)?
         }
         None => {
             let response = Client::ask_one(&global.run_dir, Request::Explain(request))?;

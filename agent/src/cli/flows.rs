@@ -6,7 +6,9 @@ use clap::{Args, ValueEnum};
 use vethwall_common::verdict::Reason;
 
 use super::{
-    Exit, Failure, Global, Output, Streams, status,
+    Exit, Failure, Global, Output, Streams,
+    fleet::{self, Where},
+    status,
     text::{self, escape, faint, json_line, paint},
 };
 use crate::api::{
@@ -23,20 +25,21 @@ policy decided: a connection between two pods has one for the egress of the one 
 ingress of the other. Equal verdicts in quick succession are one line with a count (×12). Times are
 UTC.
 
-Exit status: 0, also when nothing matches; 3 no agent answers.
+Exit status: 0, also when nothing matches; 3 no agent answers, or not all of a cluster.
 
 Examples:
   vethwall flows --verdict denied --last 20             the last 20 denials
   vethwall flows -f --pod shop/web                      what web sends and gets, as it happens
   vethwall flows -f -n shop --verdict denied,audited -o json
-  vethwall flows --to-pod shop/db --direction ingress")]
+  vethwall flows --to-pod shop/db --direction ingress
+  kubectl vethwall flows -f --verdict denied           of all nodes")]
 pub(crate) struct FlowsArgs {
     /// Go on with what happens, until interrupted.
     #[arg(short, long)]
-    follow: bool,
+    pub(super) follow: bool,
     /// At most the last N [default: all that is kept; with -f 10].
     #[arg(long, value_name = "N")]
-    last: Option<usize>,
+    pub(super) last: Option<usize>,
     /// Only these verdicts: allowed, denied, audited.
     #[arg(
         long,
@@ -61,6 +64,8 @@ pub(crate) struct FlowsArgs {
     /// Only where this side decided: ingress or egress.
     #[arg(long, alias = "traffic-direction", value_enum, hide_possible_values = true)]
     direction: Option<DirectionName>,
+    #[command(flatten)]
+    place: Where,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -78,6 +83,33 @@ enum DirectionName {
 }
 
 impl FlowsArgs {
+    /// The same question as arguments, for the agents of other nodes.
+    pub(super) fn words(&self) -> Vec<String> {
+        let mut words = vec!["flows".to_owned()];
+        if self.follow {
+            words.push("--follow".to_owned());
+        }
+        let mut option = |name: &str, value: Option<String>| {
+            words.extend(value.map(|value| format!("--{name}={value}")));
+        };
+        option("last", self.last.map(|last| last.to_string()));
+        for verdict in &self.verdict {
+            option(
+                "verdict",
+                verdict
+                    .to_possible_value()
+                    .map(|value| value.get_name().to_owned()),
+            );
+        }
+        option("pod", self.pod.clone());
+        option("from-pod", self.from_pod.clone());
+        option("to-pod", self.to_pod.clone());
+        option("namespace", self.namespace.clone());
+        let direction = self.direction.and_then(|direction| direction.to_possible_value());
+        option("direction", direction.map(|value| value.get_name().to_owned()));
+        words
+    }
+
     pub(super) fn request(self) -> FlowRequest {
         FlowRequest {
             follow: self.follow,
@@ -106,6 +138,9 @@ impl FlowsArgs {
 }
 
 pub(crate) fn run(args: FlowsArgs, global: &Global, streams: &mut Streams<'_>) -> Result<Exit, Failure> {
+    if let Some(target) = args.place.target() {
+        return fleet::flows(&args, &target, global, streams);
+    }
     let request = args.request();
     let follow = request.follow;
     let mut shown = 0_u64;

@@ -12,6 +12,7 @@ use vethwall_datapath::Pins;
 
 use super::{
     Exit, Failure, Global, Output, Streams,
+    fleet::{self, Where},
     node::{NodeArgs, places},
     text::{count, escape, json_line},
 };
@@ -58,6 +59,7 @@ plugin is still named.
 Examples:
   vethwall uninstall                    the plugin stays
   vethwall uninstall --purge            the plugin goes too, if nobody names it
+  kubectl vethwall uninstall            all nodes, before: helm uninstall vethwall
   vethwall uninstall --purge --wait     ... and is waited for until nobody does")]
 pub(crate) struct UninstallArgs {
     /// Remove the plugin too, once no pod's cached result names it.
@@ -68,6 +70,8 @@ pub(crate) struct UninstallArgs {
     wait: bool,
     #[command(flatten)]
     node: NodeArgs,
+    #[command(flatten)]
+    place: Where,
 }
 
 /// What became of it, for programs.
@@ -101,7 +105,20 @@ pub(crate) fn uninstall(
     global: &Global,
     streams: &mut Streams<'_>,
 ) -> Result<Exit, Failure> {
-    let UninstallArgs { purge, wait, node } = args;
+    let UninstallArgs {
+        purge,
+        wait,
+        node,
+        place,
+    } = args;
+    if let Some(target) = place.target() {
+        if purge || wait {
+            return Err(Failure::Usage(
+                "--purge and --wait are for one node; a cluster's nodes only let go".to_owned(),
+            ));
+        }
+        return fleet::uninstall(&target, global, streams);
+    }
     let config = node.config()?;
     let places = places(&config);
     for (directory, flag) in [(&places.conf, "--cni-conf-dir"), (&places.bin, "--cni-bin-dir")] {

@@ -22,6 +22,7 @@ use crate::api::{ClientError, ErrorCode};
 
 pub mod agent;
 mod explain;
+mod fleet;
 mod flows;
 mod hook;
 mod install;
@@ -52,6 +53,7 @@ Examples:
   vethwall status                              is everything enforced?
   vethwall flows -f --verdict denied           what is denied, as it happens
   vethwall explain shop/web shop/db:5432       may web reach db, and which policy says so?
+  kubectl vethwall status                      ... on all nodes of a cluster
   vethwall policy lint -f policies/            what is probably not meant as it is written?"
 )]
 pub struct Cli {
@@ -96,6 +98,8 @@ enum Color {
 enum Command {
     /// Enforce policy on this node.
     Agent(agent::AgentArgs),
+    /// Can vethwall be installed in a cluster, and what changes then?
+    Preflight(fleet::preflight::PreflightArgs),
     /// Is everything enforced, and if not, what is wrong?
     Status(status::StatusArgs),
     /// Connections and what became of them, with the policy that decided.
@@ -103,7 +107,10 @@ enum Command {
     Flows(flows::FlowsArgs),
     /// Why a connection is allowed or denied.
     Explain(explain::ExplainArgs),
-    /// Policies, before they are applied.
+    /// Pods, and what is enforced for them.
+    #[command(visible_alias = "pods")]
+    Endpoints(fleet::endpoints::EndpointsArgs),
+    /// Policies: those in force, and those to be applied.
     Policy(policy::PolicyArgs),
     /// Put the plugin into the runtime's directory of plugins.
     Install(install::InstallArgs),
@@ -241,9 +248,11 @@ fn run(cli: Cli, color_log: bool, streams: Streams<'_>) -> Exit {
     };
     let result = match command {
         Command::Agent(args) => agent::run(args, &global, color_log),
+        Command::Preflight(args) => fleet::preflight::run(&args, &global, &mut inner),
         Command::Status(args) => status::run(&args, &global, &mut inner),
         Command::Flows(args) => flows::run(args, &global, &mut inner),
         Command::Explain(args) => explain::run(args, &global, &mut inner),
+        Command::Endpoints(args) => fleet::endpoints::run(&args, &global, &mut inner),
         Command::Policy(args) => policy::run(&args, &global, &mut inner),
         Command::Install(args) => install::install(args, &mut inner),
         Command::Uninstall(args) => install::uninstall(args, &global, &mut inner),

@@ -1,9 +1,12 @@
 //! `vethwall status`.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use super::{
     Exit, Failure, Global, Output, Streams,
+    fleet::{self, Where},
     text::{self, bad, count, escape, faint, good, json_line, paint, strong, warn, wrap},
 };
 use crate::api::{
@@ -21,14 +24,36 @@ const NEARLY_FULL: u64 = 80;
 Healthy: the agent is ready, every pod of this node is protected, and no manifest, policy or part of
 the node has a problem.
 
-Exit status: 0 healthy, 1 not, 3 no agent answers.
+With --cluster, and as kubectl vethwall, all nodes are asked, through pods/exec: a node that does
+not answer, or has no agent, is shown, and makes the answer 3.
+
+Exit status: 0 healthy, 1 not, 3 no agent answers, or not all.
 
 Examples:
   vethwall status
+  kubectl vethwall status --wait
   vethwall status -o json | jq '.endpoints[] | select(.state != \"enforcing\")'")]
-pub(crate) struct StatusArgs {}
+pub(crate) struct StatusArgs {
+    /// Wait until every node is healthy and chained; with --cluster.
+    #[arg(long)]
+    wait: bool,
+    /// For how long at most, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, requires = "wait")]
+    timeout: u64,
+    #[command(flatten)]
+    place: Where,
+}
 
-pub(crate) fn run(_: &StatusArgs, global: &Global, streams: &mut Streams<'_>) -> Result<Exit, Failure> {
+pub(crate) fn run(args: &StatusArgs, global: &Global, streams: &mut Streams<'_>) -> Result<Exit, Failure> {
+    if let Some(target) = args.place.target() {
+        let patience = args.wait.then(|| Duration::from_secs(args.timeout));
+        return fleet::status(&target, patience, global, streams);
+    }
+    if args.wait {
+        return Err(Failure::Usage(
+            "--wait is for a whole cluster: add --cluster".to_owned(),
+        ));
+    }
     let response = Client::ask_one(&global.run_dir, Request::Status)?;
     let Response::Status(status) = response else {
         return Err(unexpected(global, &response).into());

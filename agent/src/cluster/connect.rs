@@ -124,7 +124,7 @@ impl Access {
 }
 
 /// The first cause of an error: what is around it names the layers of a client.
-pub(super) fn cause(mut error: &dyn std::error::Error) -> String {
+pub(crate) fn cause(mut error: &dyn std::error::Error) -> String {
     while let Some(source) = error.source() {
         error = source;
     }

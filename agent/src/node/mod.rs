@@ -18,6 +18,7 @@
 pub mod asked;
 pub mod connections;
 pub mod control;
+mod enforcers;
 pub mod existing;
 pub mod flannel;
 mod health;

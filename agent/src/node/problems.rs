@@ -122,6 +122,7 @@ impl Node {
                 hint,
             ));
         }
+        problems.extend(around.enforcers.problems());
         if let Some(error) = &around.error {
             problems.push(Problem::new(
                 "ATT004",

@@ -9,6 +9,8 @@ use tracing::warn;
 use vethwall_common::config::Config;
 use vethwall_datapath::surroundings::{Interface, Presence};
 
+use super::enforcers::Enforcers;
+
 /// kube-proxy in IPVS mode has the Services' addresses on it.
 pub(super) const IPVS: &str = "kube-ipvs0";
 
@@ -32,6 +34,8 @@ pub(super) struct Surroundings {
     pub(super) behind: BTreeMap<String, Vec<u32>>,
     /// Interfaces from which our program was taken, how often, and when last.
     pub(super) taken: BTreeMap<String, (u32, Instant)>,
+    /// Who else enforces policies.
+    pub(super) enforcers: Enforcers,
     /// Looked once: from then on a port that comes is one that is being wired.
     looked: bool,
     pub(super) error: Option<String>,

@@ -13,7 +13,10 @@
 //!
 //! Where it is not, nothing is deferred and such egress of an isolated pod is dropped (reason `no_bridge`).
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use tracing::{info, warn};
 use vethwall_common::config::Config;
@@ -42,6 +45,7 @@ impl Node {
             .retain(|_, (_, last)| last.elapsed() < REMEMBERED);
         self.look_at_strangers(all);
         let around = &mut self.surroundings;
+        around.enforcers.look(Instant::now());
         let port = surroundings::tunnel_port(all);
         let told = self.control.maps().config().and_then(|mut config| {
             if config.tunnel_port == port {

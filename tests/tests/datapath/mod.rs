@@ -6,6 +6,7 @@ mod conntrack;
 mod links;
 mod maps;
 mod packets;
+mod rulesets;
 mod versions;
 mod veth;
 
