@@ -10,6 +10,7 @@
 //! ```
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     os::fd::AsFd,
     path::PathBuf,
@@ -57,6 +58,8 @@ use crate::{
 pub struct AgentConfig {
     /// Where objects come from.
     pub source: Source,
+    /// Where this agent is in the cluster, if addresses of new pods are to be told to other nodes.
+    pub home: Option<cluster::Home>,
     /// This node's name.
     pub node: String,
     /// Where the sockets are made.
@@ -174,7 +177,12 @@ async fn serve(config: AgentConfig, log: LogHandle) -> anyhow::Result<()> {
     let unasked = Arc::new(AtomicU64::new(0));
     let chain = Arc::new(keeper::Shared::default());
     let health = Arc::new(Health::default());
+    let (early, wanted) = tokio::sync::watch::channel(BTreeSet::new());
+    let home = config
+        .home
+        .filter(|_| matches!(config.source, Source::Cluster(_)));
     let watched = Watched {
+        early: home.is_some().then_some(early),
         names: Arc::clone(&names),
         flows: Arc::clone(&flows),
         events_read: Arc::clone(&read),
@@ -201,7 +209,9 @@ async fn serve(config: AgentConfig, log: LogHandle) -> anyhow::Result<()> {
     links::spawn(inputs.clone())?;
     match config.source {
         Source::Manifests(directory) => source::spawn(directory, inputs.clone())?,
-        Source::Cluster(place) => cluster::spawn(place, health, inputs.clone())?,
+        Source::Cluster(place) => {
+            cluster::spawn(place, health, home.map(|home| (home, wanted)), inputs.clone())?
+        }
     }
     let installed = config.chain.places.clone();
     if config.startup_taint {

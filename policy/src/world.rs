@@ -1,6 +1,7 @@
 //! The objects as they are now.
 
 mod changes;
+mod early;
 
 use std::{
     borrow::Cow,
@@ -14,7 +15,7 @@ use std::{
 
 use ipnet::IpNet;
 
-pub use self::changes::Change;
+pub use self::{changes::Change, early::Claim};
 use crate::model::{
     ClusterNetworkPolicy, Endpoint, Kind, Labels, Mode, Namespace, NetworkPolicy, Node, Object, ObjectKey,
     Pod, canonical,
@@ -44,6 +45,7 @@ pub struct World {
     contested: BTreeSet<IpAddr>,
     /// Nodes by the addresses that pods name as their node's, and by how many pods.
     hosts: BTreeMap<IpAddr, BTreeMap<String, usize>>,
+    early: early::Early,
 }
 
 /// One namespace, with or without an object of its own.
@@ -147,6 +149,7 @@ impl World {
             claimants: BTreeMap::new(),
             contested: BTreeSet::new(),
             hosts: BTreeMap::new(),
+            early: early::Early::default(),
         }
     }
 
@@ -186,15 +189,19 @@ impl World {
                 self.settle(&name);
             }
             Object::Pod(pod) => {
-                let pod = Arc::new(pod);
-                let space = self.space(&pod.namespace);
-                let before = space.pods.insert(pod.name.clone(), Arc::clone(&pod));
-                if let Some(before) = before {
-                    self.disclaim(&before);
+                self.forget_written(&pod.namespace, &pod.name);
+                let node = pod.node.clone();
+                let before = self.put_pod(Arc::new(pod)).and_then(|before| before.node.clone());
+                self.settle_claims_of(node.as_deref());
+                if before != node {
+                    self.settle_claims_of(before.as_deref());
                 }
-                self.claim(&pod);
             }
-            Object::Node(node) => _ = self.nodes.insert(node.name.clone(), node),
+            Object::Node(node) => {
+                let name = node.name.clone();
+                self.nodes.insert(name.clone(), node);
+                self.settle_claims_of(Some(&name));
+            }
             Object::NetworkPolicy(policy) => {
                 let space = self.space(&policy.namespace);
                 space.kept.remove(&policy.name);
@@ -221,10 +228,15 @@ impl World {
                     && let Some(pod) = self.space(&key.namespace).pods.remove(&key.name)
                 {
                     self.disclaim(&pod);
+                    self.forget_written(&key.namespace, &key.name);
                     self.settle(&key.namespace);
+                    self.settle_claims_of(pod.node.as_deref());
                 }
             }
-            Kind::Node => _ = self.nodes.remove(&key.name),
+            Kind::Node => {
+                self.nodes.remove(&key.name);
+                self.settle_claims_of(Some(&key.name));
+            }
             Kind::NetworkPolicy => {
                 if self.spaces.contains_key(&key.namespace) {
                     let space = self.space(&key.namespace);
@@ -249,6 +261,7 @@ impl World {
         self.claimants.clear();
         self.contested.clear();
         self.hosts.clear();
+        self.early = early::Early::default();
         self.nodes.clear();
         self.cluster_policies.clear();
         self.cluster_stamp = Stamp::next();
@@ -451,6 +464,17 @@ impl World {
         if space.is_empty() {
             self.spaces.remove(name);
         }
+    }
+
+    /// Puts a pod in the place of the one of its name, which comes back.
+    fn put_pod(&mut self, pod: Arc<Pod>) -> Option<Arc<Pod>> {
+        let space = self.space(&pod.namespace);
+        let before = space.pods.insert(pod.name.clone(), Arc::clone(&pod));
+        if let Some(before) = &before {
+            self.disclaim(before);
+        }
+        self.claim(&pod);
+        before
     }
 
     fn claim(&mut self, pod: &Arc<Pod>) {

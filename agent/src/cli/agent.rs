@@ -13,7 +13,7 @@ use super::{
 use crate::{
     api::status::Settings,
     chain::{self, keeper},
-    cluster::Place,
+    cluster::{self, Place},
     config::{Config, Given, live::Followed},
     run::{AgentConfig, Source},
 };
@@ -98,6 +98,9 @@ impl AgentArgs {
             plugin,
             http,
             kubeconfig,
+            early_addresses,
+            namespace,
+            pod,
             manifests,
         } = config;
         let source = match (manifests, kubeconfig) {
@@ -113,6 +116,11 @@ impl AgentArgs {
             Some(node) => node,
             None => host_name()?,
         };
+        let home = namespace.filter(|_| early_addresses).map(|namespace| cluster::Home {
+            namespace,
+            pod,
+            node: node.clone(),
+        });
         let mut fail_open: Vec<String> = fail_open_namespaces.into_iter().map(String::from).collect();
         fail_open.sort();
         fail_open.dedup();
@@ -120,6 +128,7 @@ impl AgentArgs {
         let entry = chain::entry(&global.run_dir, &bpffs, hook, &fail_open);
         Ok(AgentConfig {
             source,
+            home,
             node,
             run_dir: global.run_dir.clone(),
             bpffs,

@@ -438,6 +438,7 @@ fn the_agent_gets_its_flags() {
         args.config(&cli.global, true).unwrap(),
         crate::run::AgentConfig {
             source: Source::Manifests("/m".into()),
+            home: None,
             node: "n1".to_owned(),
             run_dir: "/r".into(),
             bpffs: "/b".into(),

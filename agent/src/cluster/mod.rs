@@ -16,6 +16,7 @@
 
 pub mod connect;
 mod decode;
+pub mod early;
 mod follow;
 mod gather;
 pub mod health;
@@ -25,16 +26,17 @@ mod resource;
 mod tests;
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, mpsc::Sender},
     thread,
     time::Instant,
 };
 
-use tokio::sync::{Notify, mpsc};
-use vethwall_policy::model::ObjectKey;
+use tokio::sync::{Notify, mpsc, watch};
+use vethwall_policy::{model::ObjectKey, world::Claim};
 
 use self::{connect::Access, decode::Seen, gather::Gather};
-pub use self::{connect::Place, health::Health, resource::Resource};
+pub use self::{connect::Place, early::Home, health::Health, resource::Resource};
 use crate::node::Input;
 
 /// What the watch of a resource hears.
@@ -59,19 +61,33 @@ const BACKLOG: usize = 1024;
 ///
 /// # Errors
 /// Nothing says where the cluster is, and nothing will.
-pub fn spawn(place: Place, health: Arc<Health>, node: Sender<Input>) -> anyhow::Result<()> {
+pub fn spawn(
+    place: Place,
+    health: Arc<Health>,
+    early: Option<(Home, watch::Receiver<BTreeSet<Claim>>)>,
+    node: Sender<Input>,
+) -> anyhow::Result<()> {
     place.check()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let run = move || runtime.block_on(follow_cluster(place, &health, &node));
+    let run = move || runtime.block_on(follow_cluster(place, &health, early, &node));
     thread::Builder::new().name("cluster".to_owned()).spawn(run)?;
     Ok(())
 }
 
 /// Ends when the node's thread has.
-async fn follow_cluster(place: Place, health: &Arc<Health>, node: &Sender<Input>) {
+async fn follow_cluster(
+    place: Place,
+    health: &Arc<Health>,
+    early: Option<(Home, watch::Receiver<BTreeSet<Claim>>)>,
+    node: &Sender<Input>,
+) {
     let access = Arc::new(Access::new(place));
+    if let Some((home, wanted)) = early {
+        tokio::spawn(early::follow(Arc::clone(&access), home.clone(), node.clone()));
+        tokio::spawn(early::publish(Arc::clone(&access), home, wanted, node.clone()));
+    }
     let (sender, mut heard) = mpsc::channel(BACKLOG);
     let back = Arc::new(Notify::new());
     for resource in Resource::ALL {

@@ -93,6 +93,16 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub kubeconfig: Option<PathBuf>,
+    /// Whether addresses of new pods are told to other nodes before kubelet has told the API server; needs `namespace`.
+    pub early_addresses: bool,
+    /// The agents' namespace in the cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub namespace: Option<String>,
+    /// The name of this agent's pod: what it writes for other agents goes with what owns the pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub pod: Option<String>,
     /// A directory of manifests to enforce, instead of a cluster's objects.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
@@ -123,6 +133,9 @@ impl Default for Config {
             plugin: None,
             http: Vec::new(),
             kubeconfig: None,
+            early_addresses: true,
+            namespace: None,
+            pod: None,
             manifests: None,
         }
     }

@@ -23,7 +23,7 @@ use vethwall_policy::{
     model::Endpoint,
     plan::{Operation, execute, plan},
     state::State,
-    world::World,
+    world::{Change, World},
 };
 
 use super::{Content, Objects};
@@ -105,6 +105,13 @@ impl<M: Maps> Control<M> {
         let mode = mode.into();
         let new = self.world.mode_of(None) != mode;
         self.world.set_mode(mode);
+        self.dirty |= new;
+        new
+    }
+
+    /// One thing of the world changed. False where that says nothing new.
+    pub fn follow(&mut self, change: Change) -> bool {
+        let new = self.world.follow(change);
         self.dirty |= new;
         new
     }

@@ -18,6 +18,7 @@
 pub mod asked;
 pub mod connections;
 pub mod control;
+mod early;
 mod enforcers;
 pub mod existing;
 pub mod flannel;
@@ -33,13 +34,19 @@ mod versions;
 mod waiting;
 mod watch;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use tokio::sync::oneshot;
 use vethwall_cni::proto;
 use vethwall_common::event::Event;
 use vethwall_datapath::LinkChange;
-use vethwall_policy::{model::Object, world::Change};
+use vethwall_policy::{
+    model::Object,
+    world::{Change, Claim},
+};
 
 use crate::api::{
     ErrorBody, PolicyName,
@@ -89,6 +96,10 @@ impl Default for Content {
 pub enum Input {
     /// The objects changed.
     Objects(Box<Objects>),
+    /// Addresses of new pods, as their node tells them.
+    Early(Change),
+    /// What of this node's is written for others to read, or why it is not.
+    Published(Result<BTreeSet<Claim>, String>),
     /// A pod's interface is attached and waits for its policy.
     Add(proto::AddRequest, oneshot::Sender<proto::Response>),
     /// A pod goes.

@@ -82,7 +82,7 @@ impl Node {
     /// What else is wrong around us.
     pub(super) fn surrounding_problems(&self) -> Vec<Problem> {
         let around = &self.surroundings;
-        let mut problems = Vec::new();
+        let mut problems: Vec<Problem> = self.early_problem().into_iter().collect();
         for (interface, programs) in &around.behind {
             problems.push(Problem::new(
                 "KRN007",

@@ -19,12 +19,13 @@ use vethwall_common::maps::EVENTS_LOST;
 use vethwall_datapath::{
     Choice, Clock, Error, Hook, Kernel, Maps, Options, Pins, attach, grace, surroundings,
 };
-use vethwall_policy::model::Endpoint;
+use vethwall_policy::{model::Endpoint, world::Claim};
 
 use super::{
     Input, Interface,
     connections::Connections,
     control::Control,
+    early::Early,
     flannel, settings,
     strangers::Strangers,
     surroundings::Surroundings,
@@ -89,6 +90,8 @@ pub struct Watched {
     pub unasked: Arc<AtomicU64>,
     /// How the runtime comes to call our plugin.
     pub chain: Arc<keeper::Shared>,
+    /// Where addresses of new pods are told to other nodes.
+    pub early: Option<tokio::sync::watch::Sender<BTreeSet<Claim>>>,
     /// Makes the container runtime tell of its pods.
     pub runtime: Option<Sender<()>>,
     /// How the cluster is followed, if one is.
@@ -129,6 +132,7 @@ pub struct Node {
     pub(super) bridge_error: Option<String>,
     pub(super) surroundings: Surroundings,
     pub(super) others: Others,
+    pub(super) early: Early,
     /// What could not be read, by what it is.
     pub(super) unreadable: BTreeMap<&'static str, String>,
     pub(super) ready: bool,
@@ -153,6 +157,7 @@ impl Node {
         if settings::denies_more(&before, &config) {
             control.judge_again();
         }
+        let early = Early::new(watched.early.clone());
         Ok(Self {
             places,
             control,
@@ -178,6 +183,7 @@ impl Node {
             bridge_error: None,
             surroundings: Surroundings::default(),
             others: Others::default(),
+            early,
             unreadable: BTreeMap::new(),
             ready: false,
             looked: None,
@@ -248,6 +254,11 @@ impl Node {
                     self.look();
                 }
                 Some(true)
+            }
+            Input::Early(change) => Some(self.control.follow(change)),
+            Input::Published(outcome) => {
+                self.published(outcome);
+                Some(false)
             }
             Input::Add(request, reply) => Some(self.add(request, reply)),
             Input::Del(request, reply) => {
@@ -357,6 +368,7 @@ impl Node {
         if self.watched.chain.is_leaving() || self.looked.is_none() {
             return;
         }
+        self.tell_early();
         let settled = self.control.settled();
         let complete = self.control.sync();
         for failure in self.control.failures() {

@@ -44,7 +44,9 @@ impl Node {
                 .interfaces
                 .get(&waiting.ifindex)
                 .is_some_and(|known| known.hook.is_some());
-            if self.ready && attached && self.control.enforcing(waiting.ifindex) {
+            let since = waiting.deadline - ADD_PATIENCE;
+            let told = self.is_told(waiting.ifindex, since, now);
+            if self.ready && attached && told && self.control.enforcing(waiting.ifindex) {
                 answer(waiting.reply, proto::Response::done(self.control.revision()));
             } else if now >= waiting.deadline {
                 let why = self.why_waiting(&waiting);

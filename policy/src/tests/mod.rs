@@ -3,6 +3,7 @@
 mod changes;
 mod cluster;
 pub(crate) mod compile;
+mod early;
 mod explain;
 mod fix;
 pub(crate) mod judge;

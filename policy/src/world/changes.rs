@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Space, World};
-use crate::model::{Kind, Object, ObjectKey};
+use super::{Claim, Space, World};
+use crate::model::{Kind, Object, ObjectKey, Pod};
 
 /// One change of the objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,13 @@ pub enum Change {
     Apply(Object),
     /// It is gone.
     Delete(ObjectKey),
+    /// These are all the addresses that a node tells before its pods' status does.
+    Early {
+        /// The node.
+        node: String,
+        /// Its claims.
+        claims: BTreeSet<Claim>,
+    },
     /// These are all there are of a kind.
     All {
         /// The kind.
@@ -44,6 +51,7 @@ impl World {
                 }
                 there
             }
+            Change::Early { node, claims } => self.claim_early(&node, claims),
             Change::All {
                 kind,
                 objects,
@@ -72,7 +80,17 @@ impl World {
                 let known = self.spaces.get(&new.name);
                 known.is_some_and(|space| space.object == named.object)
             }
-            Object::Pod(new) => self.pod(&new.namespace, &new.name) == Some(new),
+            Object::Pod(new) => self.pod(&new.namespace, &new.name).is_some_and(|known| {
+                let written = self.written_addresses(known);
+                if written == known.addresses {
+                    return known == new;
+                }
+                let addresses = written.to_vec();
+                Pod {
+                    addresses,
+                    ..known.clone()
+                } == *new
+            }),
             Object::Node(new) => self.nodes.get(&new.name) == Some(new),
             Object::NetworkPolicy(new) => {
                 let policies = self.spaces.get(&new.namespace).map(|space| &space.policies);
