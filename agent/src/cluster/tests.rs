@@ -339,13 +339,13 @@ fn a_cluster_policy_that_no_schema_checked_isolates_and_can_be_deleted() {
 fn the_mode_of_a_policy_follows_its_namespace() {
     let mode = |node: &Node| node.world.policies().next().unwrap().mode;
     let mut node = Node::listed(vec![policy("p", good())]);
-    assert_eq!(mode(&node), Mode::Enforce);
+    assert_eq!(mode(&node), None);
     node.there(namespace(json!({"vethwall.io/mode": "audit", "other": "x"})));
     assert!(node.step());
-    assert_eq!(mode(&node), Mode::Audit);
+    assert_eq!(mode(&node), Some(Mode::Audit));
     node.there(namespace(json!({"vethwall.io/mode": "off"})));
     assert!(node.step());
-    assert_eq!(mode(&node), Mode::Enforce);
+    assert_eq!(mode(&node), Some(Mode::Enforce));
     assert!(
         node.problems()[0].starts_with("POL007 Namespace shop: "),
         "{:?}",
