@@ -16,9 +16,11 @@
 #   runtime  container runtimes, for `make test`; only when named        the distribution's containerd and runc, unpacked
 #                                                                        and not installed; containerd 2 and crictl by
 #                                                                        tests/tools/build.sh
+#   cluster  Kubernetes, etcd, flanneld and helm, in .tools/cluster, for   tests/tools/build.sh
+#            `make e2e`; only when named
 #   vm       qemu and modprobe, for `make test-kernels`; only when named  the distribution's packages
 #
-# Usage: scripts/setup.sh [PART...]     all parts in the order above but runtime and vm, or only those named
+# Usage: scripts/setup.sh [PART...]     all parts in the order above but runtime, cluster and vm, or only those named
 #        scripts/setup.sh --check       change nothing; exit 1 when something is missing
 # VETHWALL_EBPF=debian|nightly chooses where the compiler for the kernel programs comes from (default: what works).
 set -euo pipefail
@@ -362,6 +364,48 @@ version() { "$1" --version | cut -d ' ' -f 3 | sed 's/[~+].*//'; }
 
 about_runtime() { printf 'containerd %s and %s' "$(version "$packaged/containerd")" "$(version "$tools/containerd-2/containerd")"; }
 
+# ---------------------------------------------------------------------------------------------- cluster
+
+CLUSTER="etcd kubernetes helm flanneld"
+
+# Commands of the distribution that nodes call: kubelet and kube-proxy look for them, flannel's image carries some.
+CLUSTER_SYSTEM="openssl=openssl mount=mount timeout=coreutils ldd=libc-bin"
+
+missing_cluster() {
+    local pair
+    for pair in $CLUSTER_SYSTEM; do
+        has "${pair%%=*}" || printf '%s\n' "${pair#*=}"
+    done
+}
+
+have_cluster() {
+    local what
+    [ -z "$(missing_cluster)" ] || return 1
+    for what in $CLUSTER; do
+        bash tests/tools/build.sh --check "$what" "$tools/cluster" >/dev/null 2>&1 || return 1
+    done
+}
+
+get_cluster() {
+    local what packages
+    packages=$(missing_cluster | sort -u | tr '\n' ' ')
+    if [ -n "$packages" ]; then
+        need_root "$packages"
+        apt_update
+        say "installing $packages(what the nodes of a Kubernetes cluster call) from the distribution"
+        # shellcheck disable=SC2086 # a list
+        run "apt-get could not install $packages: see its message above" "${apt_install[@]}" $packages
+    fi
+    for what in $CLUSTER; do
+        bash tests/tools/build.sh --check "$what" "$tools/cluster" >/dev/null 2>&1 && continue
+        say "building $what into .tools/cluster (minutes, once): 'make e2e' runs a real cluster on this machine"
+        run "$what could not be built: check that the Go module proxy can be reached, and that 10 GB of disk are free" \
+            bash tests/tools/build.sh "$what" "$tools/cluster"
+    done
+}
+
+about_cluster() { printf 'Kubernetes %s' "$("$tools/cluster/kubelet" --version | cut -d ' ' -f 2)"; }
+
 # ---------------------------------------------------------------------------------------------- vm
 
 # What scripts/kernels.sh and vethwall-vm call by name.
@@ -394,8 +438,8 @@ parts=()
 for argument in "$@"; do
     case $argument in
     --check) check_only=yes ;;
-    system | rust | bpf | go | cni | kernel | runtime | vm) parts+=("$argument") ;;
-    *) die "unknown argument '$argument': scripts/setup.sh [--check] [system|rust|bpf|go|cni|kernel|runtime|vm]..." ;;
+    system | rust | bpf | go | cni | kernel | runtime | cluster | vm) parts+=("$argument") ;;
+    *) die "unknown argument '$argument': scripts/setup.sh [--check] [system|rust|bpf|go|cni|kernel|runtime|cluster|vm]..." ;;
     esac
 done
 [ ${#parts[@]} -gt 0 ] || parts=(system rust bpf go cni kernel)

@@ -7,10 +7,14 @@
 #   cni         cnitool, bridge, host-local, portmap, loopback and flannel
 #   containerd  containerd 2, with its shim and ctr
 #   crictl      the client of the runtimes' interface (CRI)
+#   etcd        the store of a Kubernetes cluster
+#   kubernetes  its control plane, what its nodes run, and kubectl
+#   flanneld    flannel's daemon; needs a C compiler and a C library to link statically
+#   helm        helm
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-usage="usage: build.sh [--check] cni|containerd|crictl DIR"
+usage="usage: build.sh [--check] cni|containerd|crictl|etcd|kubernetes|flanneld|helm DIR"
 check=no
 [ "${1:-}" != --check ] || { check=yes && shift; }
 what=${1:?$usage}
@@ -19,14 +23,15 @@ dir=${2:?$usage}
 case $what in
 cni) programs="cnitool bridge host-local portmap loopback flannel" modules="cni flannel" ;;
 containerd) programs="containerd containerd-shim-runc-v2 ctr" modules=containerd ;;
-crictl) programs=crictl modules=crictl ;;
+kubernetes) programs="kube-apiserver kubectl kubelet kube-controller-manager kube-scheduler kube-proxy" modules=kubernetes ;;
+crictl | etcd | flanneld | helm) programs=$what modules=$what ;;
 *) echo "$usage" >&2 && exit 2 ;;
 esac
 
 # What DIR was built from: the pins and this script.
 want=$( (cd "$here" && cat build.sh && for module in $modules; do cat "$module/go.mod" "$module/go.sum"; done) | cksum)
 fresh=yes
-[ "$(cat "$dir/.built-from" 2>/dev/null)" = "$want" ] || fresh=no
+[ "$(cat "$dir/.built-from-$what" 2>/dev/null)" = "$want" ] || fresh=no
 for program in $programs; do
   [ -x "$dir/$program" ] || fresh=no
 done
@@ -41,12 +46,17 @@ mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
 export CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false -mod=readonly" GOBIN="$dir"
 
+flags="-s -w"
+
 # build MODULE PACKAGE...: what a module beside this script pins
 build() {
   local module=$1
   shift
-  (cd "$here/$module" && go install -ldflags "-s -w" -tags "no_btrfs no_zfs no_devmapper" "$@")
+  (cd "$here/$module" && go install -ldflags "$flags" -tags "no_btrfs no_zfs no_devmapper" "$@")
 }
+
+# pin MODULE: the version of what a module beside this script pins
+pin() { sed -n 's/^require [^ ]* //p' "$here/$1/go.mod"; }
 
 started=$SECONDS
 echo "building $programs into $dir" >&2
@@ -62,6 +72,32 @@ containerd)
   build containerd $source/cmd/containerd $source/cmd/containerd-shim-runc-v2 $source/cmd/ctr
   ;;
 crictl) build crictl sigs.k8s.io/cri-tools/cmd/crictl ;;
+etcd)
+  build etcd go.etcd.io/etcd/server/v3
+  # Go names it after its folder.
+  mv "$dir/server" "$dir/etcd"
+  ;;
+kubernetes)
+  # Their clients and nodes ask which version they talk to.
+  version=$(pin kubernetes)
+  minor=${version#v1.}
+  for variables in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+    flags+=" -X $variables.gitVersion=$version -X $variables.gitMajor=1 -X $variables.gitMinor=${minor%%.*} -X $variables.gitTreeState=clean"
+  done
+  for program in $programs; do
+    build kubernetes "k8s.io/kubernetes/cmd/$program"
+  done
+  ;;
+flanneld)
+  export CGO_ENABLED=1
+  flags+=" -extldflags -static -X github.com/flannel-io/flannel/pkg/version.Version=$(pin flanneld)"
+  build flanneld github.com/flannel-io/flannel
+  mv "$dir/flannel" "$dir/flanneld"
+  ;;
+helm)
+  flags+=" -X helm.sh/helm/v3/internal/version.version=$(pin helm)"
+  build helm helm.sh/helm/v3/cmd/helm
+  ;;
 esac
-echo "$want" >"$dir/.built-from"
+echo "$want" >"$dir/.built-from-$what"
 echo "built $programs in $((SECONDS - started)) s" >&2
