@@ -1,8 +1,10 @@
 //! What the tests, the lab and the demo are made of.
 
+pub mod cluster;
 pub mod cni;
 pub mod demo;
 mod dice;
+pub mod e2e;
 pub mod faults;
 pub mod fuzz;
 pub mod hooks;
