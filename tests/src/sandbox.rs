@@ -138,6 +138,19 @@ pub fn command(program: impl AsRef<Path>, arguments: &[&str]) -> Result<String> 
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Runs this in the network namespace of this name. Sockets that it makes stay there.
+pub fn inside<T: Send>(netns: &str, make: impl FnOnce() -> T + Send) -> T {
+    let outcome = thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            let file = fs::File::open(format!("/run/netns/{netns}")).expect("a network namespace");
+            setns(&file, CloneFlags::CLONE_NEWNET).expect("root is needed");
+            make()
+        });
+        worker.join()
+    });
+    outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 /// Runs `ip` with these words.
 pub fn ip(words: &str) -> Result<()> {
     command("ip", &words.split_whitespace().collect::<Vec<_>>()).map(drop)

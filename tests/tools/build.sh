@@ -4,7 +4,7 @@
 # would be something to build.
 #
 #   WHAT        programs
-#   cni         cnitool, bridge, host-local, portmap, loopback and flannel
+#   cni         cnitool, bridge, ptp, host-local, portmap, loopback and flannel
 #   containerd  containerd 2, with its shim and ctr
 #   crictl      the client of the runtimes' interface (CRI)
 #   etcd        the store of a Kubernetes cluster
@@ -21,7 +21,7 @@ what=${1:?$usage}
 dir=${2:?$usage}
 
 case $what in
-cni) programs="cnitool bridge host-local portmap loopback flannel" modules="cni flannel" ;;
+cni) programs="cnitool bridge ptp host-local portmap loopback flannel" modules="cni flannel" ;;
 containerd) programs="containerd containerd-shim-runc-v2 ctr" modules=containerd ;;
 kubernetes) programs="kube-apiserver kubectl kubelet kube-controller-manager kube-scheduler kube-proxy" modules=kubernetes ;;
 crictl | etcd | flanneld | helm) programs=$what modules=$what ;;
@@ -63,8 +63,8 @@ echo "building $programs into $dir" >&2
 case $what in
 cni)
   plugins=github.com/containernetworking/plugins/plugins
-  build cni github.com/containernetworking/cni/cnitool $plugins/main/bridge $plugins/main/loopback \
-    $plugins/ipam/host-local $plugins/meta/portmap
+  build cni github.com/containernetworking/cni/cnitool $plugins/main/bridge $plugins/main/ptp \
+    $plugins/main/loopback $plugins/ipam/host-local $plugins/meta/portmap
   build flannel $plugins/meta/flannel
   ;;
 containerd)

@@ -1,7 +1,10 @@
 //! What following a cluster costs: from a change at a real API server to the verdict in the kernel, and memory.
 
 use std::{
-    fs, thread,
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -12,10 +15,13 @@ use vethwall_datapath::{Endpoints, Pins, veth};
 use vethwall_tests::{
     apiserver::{Admin, ApiServer, PORT, objects},
     cni::write_subnet,
-    sandbox,
+    sandbox::{self, program},
 };
 
-use crate::cni::{self, Agent, status};
+use crate::{
+    adoption,
+    cni::status,
+};
 
 const NAMESPACES: usize = 100;
 /// Pods of each namespace; of the first namespaces, one each is on this node.
@@ -25,6 +31,36 @@ const LOCAL: usize = 30;
 const POLICIES: usize = 5;
 const CHANGES: usize = 300;
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The agent; ends with the measurement.
+struct Agent(Child);
+
+impl Agent {
+    /// Returns when it is ready.
+    fn start(config: &Path) -> Result<Self> {
+        let child = Command::new(program("vethwall")?)
+            .args(["agent", "--node", "node", "--chain", "off", "--log", "error"])
+            .arg("--kubeconfig")
+            .arg(config)
+            .stdout(Stdio::null())
+            .spawn()
+            .context("start the agent")?;
+        let agent = Self(child);
+        let deadline = Instant::now() + PATIENCE;
+        while status()?["ready"] != true {
+            ensure!(Instant::now() < deadline, "the agent is not ready: {}", status()?);
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(agent)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
 
 /// Prints what was measured.
 pub(crate) fn bench() -> Result<()> {
@@ -40,14 +76,14 @@ fn measure() -> Result<()> {
         NAMESPACES * POLICIES
     );
     write_subnet()?;
-    cni::bridge()?;
+    adoption::bridge()?;
     admin.apply(&objects::node("node", "192.168.0.1", "10.244.1.0/24"))?;
     for namespace in 0..NAMESPACES {
         fill(&admin, namespace)?;
     }
     let config = api.kubeconfig("agent", PORT, "administrator")?;
     let began = Instant::now();
-    let agent = Agent::of(&["--kubeconfig", config.to_str().context("a path")?])?;
+    let agent = Agent::start(&config)?;
     println!("ready after {} ms", began.elapsed().as_millis());
     let enforced = status()?["endpoints"].as_array().map_or(0, |all| {
         all.iter().filter(|one| one["state"] == "enforcing").count()
@@ -110,7 +146,7 @@ fn fill(admin: &Admin, number: usize) -> Result<()> {
         if local {
             let made = admin.get(&format!("/api/v1/namespaces/{namespace}/pods/{name}"))?;
             let uid = made["metadata"]["uid"].as_str().context("a UID")?;
-            cni::runs(number, &namespace, &name, uid)?;
+            adoption::runs(number, &namespace, &name, uid)?;
         }
     }
     Ok(())
