@@ -27,6 +27,8 @@ pub enum Fault {
     DiskFull,
     /// The bridge is deleted, and made anew with its ports.
     BridgeDeleted,
+    /// The file system with the pins is unmounted.
+    BpffsUnmounted,
     /// Pods come and go at once.
     Crowd,
     /// Power is lost: processes, interfaces, /run and pins are gone; the lists, plugins and /var are not.
@@ -35,7 +37,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::AgentKilled,
         Self::AgentUpgraded,
         Self::ClockJump,
@@ -46,6 +48,7 @@ impl Fault {
         Self::RuntimeKilled,
         Self::DiskFull,
         Self::BridgeDeleted,
+        Self::BpffsUnmounted,
         Self::Crowd,
         Self::Reboot,
     ];
@@ -64,7 +67,8 @@ impl Fault {
             | Self::BrokenFirst
             | Self::RuntimeKilled
             | Self::DiskFull
-            | Self::BridgeDeleted => 10,
+            | Self::BridgeDeleted
+            | Self::BpffsUnmounted => 10,
         }
     }
 
@@ -73,10 +77,10 @@ impl Fault {
         matches!(self, Self::Crowd | Self::Reboot)
     }
 
-    /// Two faults of one process, or of one file, can not act at once.
+    /// Two faults of one process, or of one file, can not act at once; nor can the agent go while it is what keeps the pins.
     fn on(self) -> Option<&'static str> {
         match self {
-            Self::AgentKilled | Self::AgentUpgraded | Self::ClockJump => Some("agent"),
+            Self::AgentKilled | Self::AgentUpgraded | Self::ClockJump | Self::BpffsUnmounted => Some("agent"),
             Self::K3sRestarts | Self::RuntimeKilled => Some("runtime"),
             Self::PluginDeleted
             | Self::FlannelRewrites
