@@ -77,7 +77,7 @@ impl HeldBpffs {
         if fs::metadata(&self.at).map_err(failed)?.dev() == self.device {
             return Ok(false);
         }
-        if is_bpffs(&self.at).map_err(failed)? && fs::read_dir(&self.at).map_err(failed)?.next().is_some() {
+        if is_bpffs(&self.at).map_err(failed)? && is_used(&self.at).map_err(failed)? {
             return Err(Error::invalid(
                 self.at.display(),
                 "another BPF file system, with pins of somebody else, is mounted over the one with ours",
@@ -99,4 +99,16 @@ impl HeldBpffs {
 
 fn is_bpffs(at: &Path) -> io::Result<bool> {
     Ok(statfs::statfs(at)?.filesystem_type() == statfs::BPF_FS_MAGIC)
+}
+
+/// Whether anything is pinned beside what the kernel itself puts into each bpffs (kernel/bpf/preload).
+fn is_used(at: &Path) -> io::Result<bool> {
+    const PRELOADED: [&str; 2] = ["maps.debug", "progs.debug"];
+    for entry in fs::read_dir(at)? {
+        let name = entry?.file_name();
+        if PRELOADED.iter().all(|preloaded| name != *preloaded) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

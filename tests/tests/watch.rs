@@ -171,7 +171,7 @@ fn what_the_kernel_could_not_tell_is_looked_up() {
         let (interface, _) = host_end("old");
         agent.signal(Signal::SIGSTOP);
         // Far more changes than there is room for.
-        ip("link add busy type dummy").unwrap();
+        ip("link add busy type bridge").unwrap();
         let changes: String = (0..20_000)
             .map(|n| format!("link set busy mtu {}\n", 1400 + n % 2))
             .collect();

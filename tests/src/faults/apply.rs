@@ -262,9 +262,13 @@ impl World<'_> {
             fs::remove_file(entry?.path())?;
         }
         self.depopulate();
-        node.until("the pods' interfaces are gone", || {
-            Ok(command("ip", &["-brief", "link", "show", "type", "veth"])?.is_empty())
-        })?;
+        // They go with their namespaces, which the kernel keeps for as long as a connection there has not ended.
+        for name in veths()? {
+            let deleted = ip(&format!("link del {name}"));
+            if fs::exists(format!("/sys/class/net/{name}"))? {
+                deleted?;
+            }
+        }
         ip("link del cni0")?;
         fresh_bpffs(node)?;
 
@@ -320,6 +324,12 @@ fn full_disk() -> Result<()> {
     Ok(())
 }
 
+fn veths() -> Result<Vec<String>> {
+    let list = command("ip", &["-brief", "link", "show", "type", "veth"])?;
+    let name = |line: &str| line.split(['@', ' ']).next().unwrap_or_default().to_owned();
+    Ok(list.lines().map(name).collect())
+}
+
 /// The bridge as the bridge plugin makes it, which may have been faster, and all pods on it.
 fn bridge() -> Result<()> {
     if !fs::exists("/sys/class/net/cni0")? && ip("link add cni0 type bridge").is_err() {
@@ -327,8 +337,7 @@ fn bridge() -> Result<()> {
     }
     ip("addr replace 10.244.1.1/24 dev cni0")?;
     ip("link set cni0 up")?;
-    for line in command("ip", &["-brief", "link", "show", "type", "veth"])?.lines() {
-        let name = line.split(['@', ' ']).next().unwrap_or_default();
+    for name in veths()? {
         let joined = ip(&format!("link set {name} master cni0"))
             .and_then(|()| ip(&format!("link set {name} type bridge_slave hairpin on")));
         if fs::exists(format!("/sys/class/net/{name}"))? {

@@ -1,13 +1,18 @@
 //! What a frame is to the pod whose interface it reached: pure.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::oracle::packet::bytes::{self, Content, Frame};
+
+/// The bridge's address: the node's own.
+const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 244, 1, 1));
+const IGMP: u8 = 2;
+const TCP: u8 = 6;
 
 /// What a frame is to its receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arrival {
-    /// ARP, neighbour and listener discovery, of which no policy speaks.
+    /// ARP, neighbour and listener discovery, of which no policy speaks; and that the node itself listens to multicast.
     Aside,
     /// Policy allows it.
     Allowed,
@@ -26,7 +31,10 @@ pub(super) fn judge(at: &str, free: Option<IpAddr>, frame: &[u8]) -> Arrival {
     if matches!(ip.content, Content::Neighbour(..) | Content::Listener(_)) {
         return Arrival::Aside;
     }
-    const TCP: u8 = 6;
+    let from_node = ip.ends.is_some_and(|(source, _)| source == NODE);
+    if from_node && ip.protocol == IGMP {
+        return Arrival::Aside;
+    }
     let from_free = ip.ends.is_some_and(|(source, _)| Some(source) == free);
     let to_port_80 = ip.protocol == TCP && matches!(ip.content, Content::Ports { destination: 80, .. });
     if at == "open" && (from_free || to_port_80) {
@@ -38,8 +46,6 @@ pub(super) fn judge(at: &str, free: Option<IpAddr>, frame: &[u8]) -> Arrival {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
     use crate::kernel::packet::{self, Packet};
 
@@ -54,6 +60,8 @@ mod tests {
         let tcp = |from, port| Packet::tcp((from, 40000), (RECEIVER, port), SYN).bytes();
         let udp = |from, port| Packet::udp((from, 40000), (RECEIVER, port)).bytes();
         let echo = |from| Packet::echo(from, RECEIVER, 1, false).bytes();
+        let igmp = |from: IpAddr| Packet::new(from, Ipv4Addr::new(224, 0, 0, 22), IGMP, &[0x22; 16]).bytes();
+        let udp_from_node = Packet::udp((NODE, 53), (RECEIVER, 53)).bytes();
         // To open, to closed.
         for (what, frame, open, closed) in [
             ("a SYN to port 80", tcp(LITTLE, 80), Allowed, Forbidden),
@@ -84,6 +92,9 @@ mod tests {
                 Forbidden,
                 Forbidden,
             ),
+            ("the node's IGMP", igmp(NODE), Aside, Aside),
+            ("a pod's IGMP", igmp(LITTLE.into()), Forbidden, Forbidden),
+            ("a datagram of the node's", udp_from_node, Forbidden, Forbidden),
             ("a stub", vec![0; 7], Forbidden, Forbidden),
         ] {
             assert_eq!(judge("open", Some(FREE.into()), &frame), open, "{what}");

@@ -73,7 +73,7 @@ impl fmt::Display for Report {
         )?;
         write!(
             f,
-            "messages: {} allowed, of which {} arrived; {} forbidden\n\
+            "messages sent: {} allowed, of which {} were seen to arrive; {} forbidden\n\
              packets at the receivers' interfaces: {} allowed, {} forbidden\n\
              lines of the connection that lives: {}",
             self.allowed_sent,

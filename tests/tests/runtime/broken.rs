@@ -108,8 +108,19 @@ fn silent(plain: &Plain) -> Result<()> {
     thread::sleep(Duration::from_secs(5));
     assert!(node.runs(AGENT) && !own_list());
     node.signal(CONTAINERD, Signal::SIGCONT)?;
-    node.until("the agent is steady", || Ok(node.status()?["phase"] == "steady"))?;
+    let steady = || node.until("the agent is steady", || Ok(node.status()?["phase"] == "steady"));
+    steady()?;
     assert!(own_list());
+    assert_eq!(node.chain()?, chained());
+
+    // One that ends takes its socket along.
+    node.end(AGENT, Signal::SIGTERM)?;
+    node.end(CONTAINERD, Signal::SIGTERM)?;
+    assert!(!Path::new("/run/containerd/containerd.sock").exists());
+    node.start_agent("own")?;
+    thread::sleep(Duration::from_secs(2));
+    node.start_containerd()?;
+    steady()?;
     assert_eq!(node.chain()?, chained());
     Ok(())
 }
