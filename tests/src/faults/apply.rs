@@ -229,7 +229,12 @@ impl World<'_> {
         let mut arguments = vec!["send", "20"];
         arguments.extend(targets.iter().map(String::as_str));
         let names: Vec<String> = (0..self.crowd).map(member).collect();
-        let pods: Vec<Pod> = at_once(&names, |name| node.start_pod(&spec(name, &arguments)))?;
+        let started = at_once(&names, |name| start(node, &spec(name, &arguments)))?;
+        let (pods, refused): (Vec<Pod>, Vec<u64>) = started.into_iter().unzip();
+        let refused = refused.iter().sum::<u64>();
+        if refused > 0 {
+            *self.report.refused.entry(Fault::Crowd).or_default() += refused;
+        }
         self.listen()?;
         for name in &names {
             self.hear(name)?;
@@ -293,6 +298,20 @@ impl World<'_> {
         node.sweep()?;
         self.populate()
     }
+}
+
+/// Starts a pod as a kubelet does, again and again where the node is too busy; how often it was refused.
+fn start(node: &Node, spec: &Spec<'_>) -> Result<(Pod, u64)> {
+    const TRIES: u64 = 10;
+    for refused in 0..TRIES {
+        match node.start_pod(spec) {
+            Ok(pod) => return Ok((pod, refused)),
+            Err(error) => {
+                explain::refusal(&[Fault::Crowd], &format!("{error:#}"))?;
+            }
+        }
+    }
+    bail!("REFUSED: {} never starts", spec.name)
 }
 
 /// Does the same with all of them, in a thread each.

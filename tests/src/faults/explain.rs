@@ -43,8 +43,10 @@ fn explains(fault: Fault, said: &str) -> bool {
             "error reading from server: EOF",
         ]),
         Fault::BridgeDeleted => said.contains("plugin type=\"flannel\" failed (add)") && any(&["cni0"]),
+        // The agent is there and has more to do than the plugin waits for.
+        Fault::Crowd => any(&["the agent did not answer in time"]),
         // Our list stays and is whole, and so does the one that is in memory.
-        Fault::FlannelRewrites | Fault::DiskFull | Fault::Crowd | Fault::Reboot => false,
+        Fault::FlannelRewrites | Fault::DiskFull | Fault::Reboot => false,
     }
 }
 
