@@ -9,7 +9,7 @@ use vethwall_tests::{
 fn nothing_forbidden_arrives_whatever_happens_to_the_node() {
     let plan = Plan {
         release: Release::Newest,
-        rounds: rounds(1, Fault::ALL.len()),
+        rounds: rounds(1, Fault::ALL.len(), &Fault::ALL),
         crowd: 10,
     };
     let report = run(&plan, |_, _, _| ()).unwrap_or_else(|error| panic!("{error:#}"));

@@ -11,7 +11,7 @@ use super::{
     text::escape,
 };
 use crate::{
-    api::status::Settings,
+    api::{chain::ChainMode, status::Settings},
     chain::{self, keeper},
     cluster::{self, Place},
     config::{Config, Given, live::Followed},
@@ -72,7 +72,7 @@ pub(crate) struct AgentArgs {
 impl AgentArgs {
     pub(super) fn config(self, global: &Global, log_color: bool) -> Result<AgentConfig, Failure> {
         let config = wanted(self.given.over(self.config.as_deref()))?;
-        let places = places(&config);
+        let places = places(&config, config.chain != ChainMode::Off);
         let followed = self.config.map(|file| Followed {
             file,
             given: self.given,

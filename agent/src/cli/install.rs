@@ -88,7 +88,7 @@ fn failed(error: &anyhow::Error) -> Failure {
 }
 
 pub(crate) fn install(args: InstallArgs, streams: &mut Streams<'_>) -> Result<Exit, Failure> {
-    let places = places(&args.node.config()?);
+    let places = places(&args.node.config()?, false);
     binary::install(&args.plugin, &places.bin)
         .and_then(|_| binary::revive(&places.bin))
         .map_err(|error| failed(&error))?;
@@ -120,7 +120,7 @@ pub(crate) fn uninstall(
         return fleet::uninstall(&target, global, streams);
     }
     let config = node.config()?;
-    let places = places(&config);
+    let places = places(&config, false);
     for (directory, flag) in [(&places.conf, "--cni-conf-dir"), (&places.bin, "--cni-bin-dir")] {
         if !directory.is_dir() {
             return Err(Failure::Usage(format!(
