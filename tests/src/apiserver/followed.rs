@@ -36,7 +36,7 @@ impl Followed {
         let (sender, inputs) = mpsc::channel();
         let health = Arc::new(Health::default());
         let place = Place::Kubeconfig(kubeconfig.to_owned());
-        cluster::spawn(place, Arc::clone(&health), sender)?;
+        cluster::spawn(place, Arc::clone(&health), None, sender)?;
         Ok(Self {
             inputs,
             health,
