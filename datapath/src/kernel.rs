@@ -331,18 +331,27 @@ impl Maps for Kernel {
 
     fn seed(&mut self, flows: &[(FlowKey, FlowEntry)]) -> Result<usize, Error> {
         let (config, now) = (self.config()?, self.now()?);
+        let stays = |key: &FlowKey, entry: &FlowEntry| {
+            entry.is_alive(key.protocol, now, &config) && entry.state & state::UNSURE == 0
+        };
         let mut seeded = 0;
         for (key, entry) in flows {
-            let known = self.living(key, &config, now)?;
-            if known.is_some_and(|(_, entry)| entry.state & state::UNSURE == 0) {
-                continue;
+            // A node may have tens of thousands, nearly all of them unknown: two calls of the kernel each.
+            let table = usize::from(entry.state & state::REPLIED == 0);
+            let other = &mut self.flows[1 - table];
+            match other.get(*key)? {
+                Some(known) if stays(key, &known) => continue,
+                // It would be in the way.
+                Some(_) => _ = other.delete(*key)?,
+                None => {}
             }
-            // What is dead or unsure would be in the way, in either table.
-            for table in &mut self.flows {
+            let table = &mut self.flows[table];
+            let mut added = table.add(*key, *entry)?;
+            if !added && !table.get(*key)?.is_some_and(|known| stays(key, &known)) {
                 table.delete(*key)?;
+                added = table.add(*key, *entry)?;
             }
-            let table = &mut self.flows[usize::from(entry.state & state::REPLIED == 0)];
-            seeded += usize::from(table.add(*key, *entry)?);
+            seeded += usize::from(added);
         }
         Ok(seeded)
     }

@@ -227,8 +227,8 @@ impl Socket {
                 let message = NetlinkBuffer::new_checked(rest).map_err(|_| malformed())?;
                 let payload = message.payload();
                 match message.message_type() {
-                    NLMSG_DONE => return Ok(()),
-                    NLMSG_ERROR => {
+                    // A dump may end before it is complete, and says so at its end.
+                    NLMSG_DONE | NLMSG_ERROR => {
                         let code = payload.get(..4).and_then(|bytes| bytes.try_into().ok());
                         let code = i32::from_ne_bytes(code.ok_or_else(malformed)?);
                         return match code {

@@ -145,6 +145,24 @@ fn tuple(event: &Event) -> Tuple {
     }
 }
 
+/// Connections that may be older than the programs on these interfaces. The kernel is asked for them more than once while
+/// interfaces are taken over, and of tens of thousands hardly one is new the second time.
+#[derive(Debug, Default)]
+pub(super) struct Older {
+    interfaces: BTreeSet<u32>,
+    /// What an earlier look found.
+    known: BTreeSet<FlowKey>,
+}
+
+impl From<BTreeSet<u32>> for Older {
+    fn from(interfaces: BTreeSet<u32>) -> Self {
+        Self {
+            interfaces,
+            known: BTreeSet::new(),
+        }
+    }
+}
+
 /// What waits to be asked, and what came of what was.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
@@ -177,13 +195,13 @@ impl Connections {
         self.error.as_deref()
     }
 
-    /// Makes the connections of these interfaces known.
-    pub(super) fn know(&mut self, (maps, observed): (&mut impl Maps, &State), interfaces: &BTreeSet<u32>) {
-        if interfaces.is_empty() {
+    /// Makes the connections of these interfaces known that are not yet.
+    pub(super) fn know(&mut self, (maps, observed): (&mut impl Maps, &State), older: &mut Older) {
+        if older.interfaces.is_empty() {
             return;
         }
         let known = self.counts.seeded;
-        self.note(|this| this.seed(&Conntrack::open()?, maps, observed, interfaces));
+        self.note(|this| this.seed(&Conntrack::open()?, maps, observed, older));
         let seeded = self.counts.seeded - known;
         if seeded > 0 {
             info!(seeded, "connections that are older than the programs are known");
@@ -212,15 +230,18 @@ impl Connections {
         tracker: &impl Tracker,
         maps: &mut impl Maps,
         observed: &State,
-        interfaces: &BTreeSet<u32>,
+        older: &mut Older,
     ) -> Result<(), Error> {
         let now = maps.now()?;
         let owners = Owners::new(observed);
+        let Older { interfaces, known } = older;
         let mut flows = Vec::new();
         tracker.each(&mut |connection| {
-            flows.extend(owners.flows(&connection, now, |ifindex| interfaces.contains(&ifindex)));
+            let of = owners.flows(&connection, now, |ifindex| interfaces.contains(&ifindex));
+            flows.extend(of.into_iter().filter(|(key, _)| !known.contains(key)));
         })?;
         self.counts.seeded += maps.seed(&flows)? as u64;
+        known.extend(flows.into_iter().map(|(key, _)| key));
         Ok(())
     }
 
@@ -370,7 +391,7 @@ impl Connections {
 struct Owners<'a> {
     pods: BTreeMap<IpAddr, u32>,
     addresses: &'a BTreeMap<Addr, AddressEntry>,
-    /// A longer prefix repeats the flag of the shorter ones that contain it.
+    /// The shortest prefixes of them; longer ones repeat the flag.
     networks: Vec<Prefix>,
 }
 
@@ -384,14 +405,23 @@ impl<'a> Owners<'a> {
                 .filter(|address| *address != Addr::NONE);
             known.map(move |address| (address.into(), ifindex))
         };
-        let networks = observed
+        let mut networks: Vec<Prefix> = Vec::new();
+        let mut flagged: Vec<Prefix> = observed
             .prefixes
             .iter()
-            .filter(|(_, entry)| entry.flags & PrefixEntry::POD_NETWORK != 0);
+            .filter(|(_, entry)| entry.flags & PrefixEntry::POD_NETWORK != 0)
+            .map(|(prefix, _)| *prefix)
+            .collect();
+        flagged.sort_by_key(|prefix| prefix.length);
+        for prefix in flagged {
+            if !networks.iter().any(|network| network.contains(prefix.addr)) {
+                networks.push(prefix);
+            }
+        }
         Self {
             pods: observed.endpoints.values().flat_map(addresses).collect(),
             addresses: &observed.addresses,
-            networks: networks.map(|(prefix, _)| *prefix).collect(),
+            networks,
         }
     }
 

@@ -15,7 +15,7 @@ use std::{
 use tracing::{debug, info, warn};
 use vethwall_datapath::{Choice, Hook, attach};
 
-use super::{Interface, thread::Node};
+use super::{Interface, connections::Older, thread::Node};
 
 /// For how long no pod may have come before others are settled.
 const CALM: Duration = Duration::from_secs(1);
@@ -32,16 +32,17 @@ impl Node {
             .filter(|known| known.hook.is_none() && known.since.is_none() && known.error.is_none())
             .map(|known| known.interface.ifindex)
             .collect();
-        self.connections.know(self.control.parts(), &new);
+        let mut older = Older::from(new);
+        self.connections.know(self.control.parts(), &mut older);
         if self.look_for_others() {
             // What began while all that was read, and is judged by us at the bridge in a moment.
-            self.connections.know(self.control.parts(), &new);
+            self.connections.know(self.control.parts(), &mut older);
             if !self.takes_bridge_over() {
                 return;
             }
         }
         self.attach_each();
-        self.connections.know(self.control.parts(), &new);
+        self.connections.know(self.control.parts(), &mut older);
     }
 
     fn attach_each(&mut self) {

@@ -134,12 +134,13 @@ fn only_connections_of_the_interfaces_at_hand_are_seeded_and_none_twice() {
         ..List::default()
     };
     let mut connections = Connections::default();
-    connections
-        .seed(&list, &mut maps, &observed, &BTreeSet::from([7]))
-        .unwrap();
+    let seed = |connections: &mut Connections, maps: &mut Fake, older: &mut Older| {
+        connections.seed(&list, maps, &observed, older).unwrap();
+    };
+    let older = |ifindex| Older::from(BTreeSet::from([ifindex]));
+    seed(&mut connections, &mut maps, &mut older(7));
     assert!(maps.flows.is_empty());
-    let here = BTreeSet::from([2]);
-    connections.seed(&list, &mut maps, &observed, &here).unwrap();
+    seed(&mut connections, &mut maps, &mut older(2));
     let key = direct.key(2);
     let entry = maps.flows[&key];
     assert_eq!((entry.generation, entry.last_seen), (0, 1000));
@@ -147,10 +148,28 @@ fn only_connections_of_the_interfaces_at_hand_are_seeded_and_none_twice() {
     assert_eq!((maps.flows.len(), connections.counts(0).seeded), (1, 1));
     // What policy has cut stays cut.
     maps.revoke(&key, 3).unwrap();
-    connections.seed(&list, &mut maps, &observed, &here).unwrap();
+    seed(&mut connections, &mut maps, &mut older(2));
     assert_ne!(maps.flows[&key].state & state::REVOKED, 0);
     assert_eq!(connections.counts(4).seeded, 1);
     assert_eq!(connections.counts(4).unasked, 4);
+}
+
+/// As while interfaces are taken over: before and after the programs come.
+#[test]
+fn a_second_look_makes_known_what_began_since_the_first() {
+    let (mut maps, observed) = node();
+    let [first, second] = [BACKEND, NODE].map(|peer| between(POD, peer));
+    let mut list = List::default();
+    let mut connections = Connections::default();
+    let mut older = Older::from(BTreeSet::from([2]));
+    for (begun, seeded) in [(Some(first), 1), (None, 1), (Some(second), 2)] {
+        list.connections
+            .extend(begun.map(|tuple| connection(tuple, tuple.reversed())));
+        connections.seed(&list, &mut maps, &observed, &mut older).unwrap();
+        assert_eq!(connections.counts(0).seeded, seeded);
+        // What is known is not written again, not even where a full table has lost it.
+        maps.flows.clear();
+    }
 }
 
 // Covers: SEMANTICS 46
