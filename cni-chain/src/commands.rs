@@ -21,8 +21,9 @@ use crate::{
     proto::{self, AddRequest, DelRequest, Request, Response},
 };
 
-/// All of an ADD. Runtimes hold a lock across it that a longer wait would hold for the whole node.
-const ADD_TIME: Duration = Duration::from_secs(8);
+/// How long an ADD waits for the agent's answer. Runtimes hold a lock across it that a longer wait would hold for the whole node;
+/// the process ends after 8 s in any case.
+const ADD_TIME: Duration = Duration::from_millis(7500);
 /// How long an ADD waits for an agent that is not there: enough for one that restarts.
 const AGENT_TIME: Duration = Duration::from_secs(2);
 /// All that a DEL gives the agent.

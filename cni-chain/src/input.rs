@@ -173,7 +173,7 @@ impl<'a> Config<'a> {
         let failed = |why: String| {
             CniError::new(
                 code::DECODE,
-                "vethwall: the network configuration is not understood",
+                "vethwall: the network configuration is not understood; mend the runtime's network list",
             )
             .because(why)
         };

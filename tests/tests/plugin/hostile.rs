@@ -22,6 +22,11 @@ use super::{
 
 /// Error code, or None of success; and how long it took.
 fn call(verb: &str, pod: &OsStr, stdin: &[u8]) -> (Option<u64>, Duration) {
+    call_with(verb, pod, stdin, false)
+}
+
+/// With a standard input that is left `open`, so that it has no end.
+fn call_with(verb: &str, pod: &OsStr, stdin: &[u8], open: bool) -> (Option<u64>, Duration) {
     let start = Instant::now();
     let mut child = Command::new(program("vethwall-cni").unwrap())
         .env_clear()
@@ -34,8 +39,18 @@ fn call(verb: &str, pod: &OsStr, stdin: &[u8]) -> (Option<u64>, Duration) {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
+    let mut input = child.stdin.take().unwrap();
     // It need not read all of it.
-    let _closed = child.stdin.take().unwrap().write_all(stdin);
+    let _closed = input.write_all(stdin);
+    if open {
+        // Longer than any call may take, and not for ever.
+        thread::spawn(move || {
+            thread::sleep(Duration::from_secs(12));
+            drop(input);
+        });
+    } else {
+        drop(input);
+    }
     let output = child.wait_with_output().unwrap();
     let code = (!output.status.success()).then(|| {
         let error: Value =
@@ -69,6 +84,28 @@ fn a_configuration_that_makes_no_sense_is_refused() {
         assert_eq!(found, Some(u64::from(expected)), "{} bytes", stdin.len());
         assert!(took < Duration::from_secs(2), "{took:?}");
         del_succeeds(OsStr::new(ARGS), stdin);
+    }
+}
+
+#[test]
+fn a_configuration_without_an_end_is_not_waited_for() {
+    let whole = br#"{"cniVersion":"1.0.0","prevResult":{}}"#;
+    for stdin in [&whole[..], b"{", b""] {
+        for verb in ["DEL", "GC"] {
+            let (found, took) = call_with(verb, OsStr::new(ARGS), stdin, true);
+            assert_eq!(found, None, "{verb}");
+            assert!(took < Duration::from_secs(1), "{verb}: {took:?}");
+        }
+    }
+    let others = ["ADD", "CHECK", "STATUS", "VERSION"].map(|verb| {
+        thread::spawn(move || {
+            let (found, took) = call_with(verb, OsStr::new(ARGS), whole, true);
+            assert_eq!(found, Some(u64::from(code::IO)), "{verb}");
+            assert!(took < Duration::from_millis(8500), "{verb}: {took:?}");
+        })
+    });
+    for other in others {
+        other.join().unwrap();
     }
 }
 
