@@ -8,6 +8,7 @@
 use std::{
     fs,
     net::{SocketAddr, UdpSocket},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -17,13 +18,20 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use vethwall_datapath::{Choice, Hook};
+use vethwall_datapath::{Choice, Hook, Pins, veth};
 use vethwall_tests::{
+    hooks,
+    kernel::has_tcx,
     lab::{Engine, Lab},
+    sandbox::{self, BPFFS},
     told,
 };
 
-use crate::connections::{POLICIES, Talk, address, all_go_on, hooked, inside, world};
+use crate::{
+    chain::{Agent, MANIFESTS, plain_node, status, until},
+    connections::{POLICIES, Talk, address, all_go_on, hooked, inside, world},
+    datapath::NO_TCX,
+};
 
 /// Datagrams, each from a port of its own as a connection of its own, and answers to them, until it is dropped.
 struct Stream {
@@ -247,4 +255,53 @@ fn layouts_change_under_traffic() -> Result<()> {
 #[test]
 fn layouts_change_under_traffic_with_filters() -> Result<()> {
     swap("next-clsact", Choice::Only(Hook::Clsact))
+}
+
+/// The next version has not all objects yet; then it can not take the bridge over, as somebody's file is where a pin belongs.
+#[test]
+fn an_upgrade_that_can_not_finish_is_told_and_finishes_when_it_can() {
+    if !has_tcx().unwrap() {
+        return told::skipped(NO_TCX);
+    }
+    sandbox::run(|| {
+        let (_node, _) = plain_node();
+        let [old, new] = [1, 2].map(|abi| Pins::of(BPFFS, abi));
+        let judging = |pins: &Pins| hooks::judging(pins).unwrap();
+        let agent = Agent::start("off");
+        until("the old version is ready", || status()["ready"] == true);
+        agent.terminate();
+        let before = judging(&old);
+        assert_eq!(before, 3, "the pod's and the bridge's");
+
+        let unread = Path::new(MANIFESTS).join("unread.yaml");
+        fs::write(&unread, "kind: [").unwrap();
+        let _agent = Agent::of("vethwall-next", "off");
+        let told = || {
+            let status = status();
+            let problems = status["problems"].as_array().cloned().unwrap_or_default();
+            let mut problems = problems.iter().filter(|problem| problem["code"] == "ATT005");
+            problems
+                .next()
+                .map(|problem| problem["message"].as_str().unwrap().to_owned())
+        };
+        until("two versions are told", || {
+            told().is_some_and(|why| why.contains("(v1)"))
+        });
+        assert_eq!((judging(&old), judging(&new)), (before, 0));
+
+        let bridge = veth::ifindex("cni0").unwrap().unwrap();
+        let file = new.links().join(format!("{bridge}-bridge"));
+        fs::create_dir_all(file.join("x")).unwrap();
+        fs::remove_file(unread).unwrap();
+        until("what can not be taken over is told", || {
+            told().is_some_and(|why| why.contains(file.to_str().unwrap()))
+        });
+        assert_eq!(status()["ready"], false);
+        assert_eq!(judging(&old), before);
+
+        fs::remove_dir_all(&file).unwrap();
+        until("the new version is ready", || status()["ready"] == true);
+        assert_eq!((judging(&new), told()), (before, None), "{}", status());
+        assert!(!old.root().exists());
+    });
 }

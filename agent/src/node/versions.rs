@@ -63,7 +63,10 @@ impl Node {
         if versions.is_empty() && error.is_none() {
             return None;
         }
-        let why = error.as_deref().unwrap_or("pods are being taken over");
+        let bridge = self.bridge_error.as_ref();
+        let bridge = bridge.map(|why| format!("the bridge can not be taken over: {why}"));
+        let why = error.clone().or(bridge);
+        let why = why.as_deref().unwrap_or("pods are being taken over");
         let versions: Vec<String> = versions.iter().map(|version| format!("v{version}")).collect();
         Some(Problem::new(
             "ATT005",

@@ -31,7 +31,7 @@ fn ids(kernel: &mut Kernel) -> Vec<u32> {
 fn line(hook: Hook, interfaces: &[&str]) -> Vec<u32> {
     let mut found = Vec::new();
     for name in interfaces {
-        let sides: &[&str] = if *name == "br0" {
+        let sides: &[&str] = if Path::new("/sys/class/net").join(name).join("bridge").exists() {
             &["ingress"]
         } else {
             &["ingress", "egress"]
@@ -261,29 +261,83 @@ fn refused() -> &'static [u8] {
     bytes.leak()
 }
 
-/// Done to the directory of a version.
-type Act = fn(u32);
+/// Where on the way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum At {
+    Load,
+    Bridge,
+    SecondPod,
+}
 
-/// Everything that can fail on the way, each for a real reason; and what takes the reason away.
-const FAILURES: [(&str, Act, Act); 5] = [
-    ("the kernel refuses the programs", |_| {}, |_| {}),
-    ("bpffs takes nothing", |_| remount("ro"), |_| remount("rw")),
-    (
-        "the second program can not be pinned",
-        |abi| fs::create_dir_all(of(abi).program(maps::TO_POD).join("x")).unwrap(),
-        |abi| fs::remove_dir_all(of(abi).program(maps::TO_POD)).unwrap(),
-    ),
-    (
-        "the bridge can not be taken over",
-        |abi| occupied(abi, "br0", "bridge"),
-        |abi| free(abi, "br0", "bridge"),
-    ),
-    (
-        "the second pod can not be taken over",
-        |abi| occupied(abi, "vb", "egress"),
-        |abi| free(abi, "vb", "egress"),
-    ),
+/// Something that can fail there, for a real reason.
+#[derive(Clone, Copy)]
+struct Failure {
+    why: &'static str,
+    /// Makes it fail, for the version of this number.
+    hinder: fn(u32),
+    /// Takes the reason away.
+    heal: fn(u32),
+    at: At,
+    /// Whether it can happen on this hook.
+    on: fn(Hook) -> bool,
+}
+
+const EITHER: fn(Hook) -> bool = |_| true;
+const LINKS: fn(Hook) -> bool = |hook| hook == Hook::Tcx;
+
+const FAILURES: [Failure; 7] = [
+    Failure {
+        why: REFUSED,
+        hinder: |_| {},
+        heal: |_| {},
+        at: At::Load,
+        on: EITHER,
+    },
+    Failure {
+        why: "bpffs takes nothing",
+        hinder: |_| remount("ro"),
+        heal: |_| remount("rw"),
+        at: At::Load,
+        on: EITHER,
+    },
+    Failure {
+        why: "the second program can not be pinned",
+        hinder: |abi| fs::create_dir_all(of(abi).program(maps::TO_POD).join("x")).unwrap(),
+        heal: |abi| fs::remove_dir_all(of(abi).program(maps::TO_POD)).unwrap(),
+        at: At::Load,
+        on: EITHER,
+    },
+    Failure {
+        why: "the bridge's link can not be pinned",
+        hinder: |abi| occupied(abi, "br0", "bridge"),
+        heal: |abi| free(abi, "br0", "bridge"),
+        at: At::Bridge,
+        on: LINKS,
+    },
+    Failure {
+        why: "the second pod's link can not be pinned",
+        hinder: |abi| occupied(abi, "vb", "egress"),
+        heal: |abi| free(abi, "vb", "egress"),
+        at: At::SecondPod,
+        on: LINKS,
+    },
+    Failure {
+        why: "the bridge has another name now",
+        hinder: |_| rename("br0", "other"),
+        heal: |_| rename("other", "br0"),
+        at: At::Bridge,
+        on: EITHER,
+    },
+    Failure {
+        why: "the second pod's interface has another name now",
+        hinder: |_| rename("vb", "other"),
+        heal: |_| rename("other", "vb"),
+        at: At::SecondPod,
+        on: EITHER,
+    },
 ];
+
+const REFUSED: &str = "the kernel refuses the programs";
 
 fn remount(how: &str) {
     command("mount", &["-o", &format!("remount,{how}"), BPFFS]).unwrap();
@@ -303,51 +357,71 @@ fn link(abi: u32, name: &str, point: &str) -> std::path::PathBuf {
     of(abi).links().join(format!("{ifindex}-{point}"))
 }
 
+fn rename(from: &str, to: &str) {
+    // Before Linux 6.2 only an interface that is down gets another name.
+    ip(&format!("link set {from} down")).unwrap();
+    ip(&format!("link set {from} name {to} up")).unwrap();
+}
+
 #[test]
 fn an_upgrade_that_fails_leaves_the_old_programs_and_either_version_finishes() {
-    if !has_tcx().unwrap() {
-        return told::skipped(NO_TCX);
-    }
-    for (step, (why, hinder, heal)) in FAILURES.into_iter().enumerate() {
-        for finish in [1, 2] {
-            sandbox::run(|| {
-                let node = node();
-                let mut old = load(1);
-                attach_all(&of(1), node, Choice::Best).unwrap();
-                let before = everywhere(&mut old);
-                hinder(2);
-                let options = Options {
-                    object: (step == 0).then(refused),
-                    ..small()
-                };
-                let outcome = Kernel::load_with(of(2), &options).and_then(|kernel| {
-                    attach_all(&of(2), node, Choice::Best)?;
-                    Ok(kernel)
-                });
-                let error = outcome
-                    .err()
-                    .unwrap_or_else(|| panic!("{why}, and nothing failed"));
-                println!("{why}: {}", error.chain());
-                // Each hook has one judge; up to the bridge all of them are the old ones.
-                let now = line(Hook::Tcx, &ALL);
-                if step < 4 {
-                    assert_eq!(now, before, "{why}");
-                } else {
-                    assert_eq!(now[2], before[2], "{why}");
-                }
-                heal(2);
-                let mut last = load(finish);
-                attach_all(&of(finish), node, Choice::Best).unwrap();
-                versions::supersede(&of(finish)).unwrap();
-                assert_eq!(
-                    line(Hook::Tcx, &ALL),
-                    everywhere(&mut last),
-                    "{why}, then version {finish}"
-                );
-                assert_eq!((there(1), there(2)), (finish == 1, finish == 2), "{why}");
-            });
+    for hook in hooks() {
+        for failure in FAILURES.iter().filter(|failure| (failure.on)(hook)) {
+            for finish in [1, 2] {
+                sandbox::run(|| fails_and_is_finished(hook, *failure, finish));
+            }
         }
     }
+}
+
+fn fails_and_is_finished(hook: Hook, failure: Failure, finish: u32) {
+    let Failure {
+        why,
+        hinder,
+        heal,
+        at,
+        on: _,
+    } = failure;
+    let node = node();
+    let choice = Choice::Only(hook);
+    let mut old = load(1);
+    attach_all(&of(1), node, choice).unwrap();
+    let before = everywhere(&mut old);
+    let options = Options {
+        object: (why == REFUSED).then(refused),
+        ..small()
+    };
+    let load_new = || Kernel::load_with(of(2), &options);
+    let error = if at == At::Load {
+        hinder(2);
+        load_new().err()
+    } else {
+        let _new = load_new().unwrap();
+        hinder(2);
+        attach_all(&of(2), node, choice).err()
+    };
+    let error = error.unwrap_or_else(|| panic!("{why}, and nothing failed"));
+    println!("{hook}: {why}: {}", error.chain());
+    // Each hook has one judge; up to the bridge all of them are the old ones.
+    let names = [node.0, node.1, node.2].map(|ifindex| nix::net::if_::if_indextoname(ifindex).unwrap());
+    let names = names.each_ref().map(|name| name.to_str().unwrap());
+    let now = line(hook, &names);
+    if at == At::SecondPod {
+        assert_eq!(now[2..4], before[2..4], "{hook}: {why}");
+        assert_ne!(now[4], before[4], "{hook}: {why}");
+    } else {
+        assert_eq!(now, before, "{hook}: {why}");
+    }
+    heal(2);
+    let mut last = load(finish);
+    attach_all(&of(finish), node, choice).unwrap();
+    versions::supersede(&of(finish)).unwrap();
+    assert_eq!(
+        line(hook, &ALL),
+        everywhere(&mut last),
+        "{hook}: {why}, then version {finish}"
+    );
+    assert_eq!((there(1), there(2)), (finish == 1, finish == 2), "{hook}: {why}");
 }
 
 /// The same for programs of the same layouts, whose maps they share.
