@@ -137,7 +137,7 @@ impl World<'_> {
         command
             .args(["--time", "--monotonic", HOURS, "--boottime", HOURS])
             .arg(program("vethwall")?);
-        self.node.start_as_agent(command, MODE)
+        self.node.start_as_agent(command, MODE, &[])
     }
 
     /// The next version of the map layouts has taken over; the agent of this one comes back.
@@ -156,7 +156,7 @@ impl World<'_> {
             Fault::AgentUpgraded => {
                 self.node.end(AGENT, Signal::SIGTERM)?;
                 let next = self.node.command(program("vethwall-next")?)?;
-                self.node.start_as_agent(next, MODE)
+                self.node.start_as_agent(next, MODE, &[])
             }
             Fault::PluginDeleted => Ok(fs::remove_file(Path::new(BIN).join("vethwall-cni"))?),
             Fault::FlannelRewrites => cni::write_list(FLANNEL),

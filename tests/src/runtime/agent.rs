@@ -30,11 +30,11 @@ impl Node {
     /// Starts the agent, with `--chain MODE`. It asks containerd for its directories.
     pub fn start_agent(&self, mode: &str) -> Result<()> {
         let command = self.command(program("vethwall")?)?;
-        self.start_as_agent(command, mode)
+        self.start_as_agent(command, mode, &[])
     }
 
-    /// Starts a command as the agent: with the arguments of [`Self::start_agent`] behind its own.
-    pub fn start_as_agent(&self, mut command: Command, mode: &str) -> Result<()> {
+    /// Starts a command as the agent: with the arguments of [`Self::start_agent`] behind its own, and then these.
+    pub fn start_as_agent(&self, mut command: Command, mode: &str, more: &[&str]) -> Result<()> {
         command
             .args([
                 "agent",
@@ -46,7 +46,8 @@ impl Node {
                 mode,
                 "--plugin",
             ])
-            .arg(program("vethwall-cni")?);
+            .arg(program("vethwall-cni")?)
+            .args(more);
         self.start(AGENT, command)
     }
 

@@ -1,35 +1,36 @@
 //! What vethwall adds to the start of pods: CNI ADD by the real libcni and plugins, with and without vethwall in the chain, its
-//! agent running and its answer waited for; one pod at a time, and all together. And how long pods that run already take to be
-//! taken over.
+//! agent running and its answer waited for; one pod at a time, and all together.
+//!
+//! containerd is there and says that it calls our plugin, as on a node of a cluster: where nobody says so, the agent closes each
+//! new pod before its plugin comes, and the pod waits for that.
 
 use std::{
     fs,
-    os::unix::fs::symlink,
-    path::Path,
-    process::{Child, Command, Stdio},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use serde_json::{Value, json};
-use vethwall_cni::conflist;
-use vethwall_tests::sandbox::{self, ip, program, workspace};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use serde_json::Value;
+use vethwall_tests::{
+    cni::{self, BIN, CONF, FLANNEL},
+    runtime::{Node, Release},
+    sandbox::{self, ip, program, workspace},
+};
 
-/// Pods that are started one after the other in each way, in turns.
+use crate::adoption;
+
+/// Everything is measured so many times, in turns.
+const ROUNDS: usize = 3;
+/// Pods that are started one after the other.
 const PODS: usize = 20;
 /// Pods that start together.
 const TOGETHER: usize = 30;
-/// Pods that run before the agent does.
-const RUNNING: usize = 100;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const FLANNEL: &str = r#"{"name":"cbr0","cniVersion":"0.3.1","plugins":[
-{"type":"flannel","delegate":{"hairpinMode":true,"isDefaultGateway":true}},
-{"type":"portmap","capabilities":{"portMappings":true}}]}"#;
-
-const SUBNET: &str =
-    "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=false\n";
+/// Flannel's list as it was, beside the one that the agent extends.
+const ALONE: &str = "/run/alone.d";
 
 const CLOSED: &str = r"apiVersion: v1
 kind: Namespace
@@ -44,173 +45,148 @@ spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
 /// Prints a line for each way to attach.
 pub(crate) fn bench() -> Result<()> {
     println!(
-        "start of a pod: CNI ADD by libcni, milliseconds; over flannel alone in the same run\n\n\
-         {:<8}{:>14}{:>14}{:>10}{:>18}{:>18}{:>10}{:>22}",
-        "hook",
-        "flannel, one",
-        "vethwall, one",
-        "over it",
-        "flannel, 30",
-        "vethwall, 30",
-        "over it",
-        "100 pods taken over"
+        "start of pods: CNI ADD by libcni, milliseconds, the medians of {ROUNDS} rounds\n\n\
+         {:<8}{:>14}{:>14}{:>10}{:>16}{:>16}{:>10}",
+        "hook", "flannel, one", "vethwall, one", "over it", "flannel, 30", "vethwall, 30", "over it",
     );
-    for hook in ["tcx", "clsact", "best"] {
-        eprintln!("{hook}: {PODS} pods one by one, {TOGETHER} together ...");
-        let ([one, ours], [all, all_ours]) = sandbox::run(|| -> Result<_> {
-            prepare(hook)?;
-            let _agent = Agent::start(hook)?;
-            Ok((one_by_one()?, together()?))
-        })?;
-        eprintln!("{hook}: {RUNNING} pods that run ...");
-        let adopted = sandbox::run(|| adoption(hook))?;
+    let hooks = ["tcx", "clsact", "best"];
+    let mut starts = hooks.map(|_| Vec::new());
+    let mut adopted = hooks.map(|_| Vec::new());
+    for round in 1..=ROUNDS {
+        for (number, hook) in hooks.iter().enumerate() {
+            eprintln!("round {round} of {ROUNDS}, {hook}");
+            starts[number].push(sandbox::run(|| start(hook))?);
+            adopted[number].push([
+                sandbox::run(|| adoption::measure(hook, 0))?,
+                sandbox::run(|| adoption::measure(hook, adoption::CONNECTIONS))?,
+            ]);
+        }
+    }
+    for (hook, rounds) in hooks.iter().zip(starts) {
+        let [one, all, one_ours, all_ours] = medians(rounds);
         println!(
-            "{hook:<8}{one:>14.0}{ours:>14.0}{:>10.0}{all:>18.0}{all_ours:>18.0}{:>10.0}{adopted:>22.0}",
-            ours - one,
+            "{hook:<8}{one:>14.0}{one_ours:>14.0}{:>10.0}{all:>16.0}{all_ours:>16.0}{:>10.0}",
+            one_ours - one,
             all_ours - all
         );
     }
     println!(
         "\none: the median of {PODS}. 30: until the last of {TOGETHER} that start together has started; nearly all of it is \
-         processor time of libcni's\nplugins. taken over: from the start of the agent until it says that it is ready, {RUNNING} \
-         pods isolated by a policy."
+         processor time of libcni's\nplugins.\n"
     );
+    println!(
+        "{} running pods, isolated by a policy, taken over: milliseconds from the start of the agent until it is ready\n\n\
+         {:<8}{:>14}{:>30}",
+        adoption::RUNNING,
+        "hook",
+        "",
+        format!("with {} connections", adoption::CONNECTIONS)
+    );
+    for (hook, rounds) in hooks.iter().zip(adopted) {
+        let [without, with] = medians(rounds);
+        println!("{hook:<8}{without:>14.0}{with:>30.0}");
+    }
     Ok(())
+}
+
+/// Of each column.
+fn medians<const N: usize>(rounds: Vec<[f64; N]>) -> [f64; N] {
+    std::array::from_fn(|column| {
+        let mut values: Vec<f64> = rounds.iter().map(|round| round[column]).collect();
+        values.sort_unstable_by(f64::total_cmp);
+        values[values.len() / 2]
+    })
 }
 
 fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-/// The median ADD: without vethwall, with it.
-fn one_by_one() -> Result<[f64; 2]> {
-    let mut times = [Vec::new(), Vec::new()];
-    for pod in 0..PODS {
-        for (way, times) in times.iter_mut().enumerate() {
-            let name = format!("pod{pod}");
-            ip(&format!("netns add {name}"))?;
-            let start = Instant::now();
-            cnitool("add", way, &name)?;
-            times.push(start.elapsed());
-            cnitool("del", way, &name)?;
-            ip(&format!("netns del {name}"))?;
-        }
-    }
-    Ok(times.map(|mut times| {
-        times.sort_unstable();
-        milliseconds(times[PODS / 2])
-    }))
+/// One pod and all of them, by flannel alone; then the same with vethwall.
+fn start(hook: &str) -> Result<[f64; 4]> {
+    let node = node()?;
+    fs::create_dir_all(ALONE)?;
+    fs::write(format!("{ALONE}/{}", cni::FLANNEL_FILE), FLANNEL)?;
+    let (one, all) = (one_by_one(ALONE)?, together(ALONE)?);
+    start_agent(&node, hook)?;
+    node.until("the agent is certain that the runtime calls its plugin", || {
+        let status = status()?;
+        let chain = &status["chain"];
+        Ok(status["phase"] == "steady" && chain["state"] == "chained" && chain["runtime"]["namesUs"] == true)
+    })?;
+    Ok([one, all, one_by_one(CONF)?, together(CONF)?])
 }
 
-/// All ADDs at once: without vethwall, with it.
-fn together() -> Result<[f64; 2]> {
+/// The median ADD by a list of this directory.
+fn one_by_one(lists: &str) -> Result<f64> {
+    let mut times = Vec::new();
+    for pod in 0..PODS {
+        let name = format!("pod{pod}");
+        ip(&format!("netns add {name}"))?;
+        let start = Instant::now();
+        cnitool("add", lists, &name)?;
+        times.push(start.elapsed());
+        cnitool("del", lists, &name)?;
+        ip(&format!("netns del {name}"))?;
+    }
+    times.sort_unstable();
+    Ok(milliseconds(times[PODS / 2]))
+}
+
+/// All ADDs at once, by a list of this directory.
+fn together(lists: &str) -> Result<f64> {
     let names: Vec<String> = (0..TOGETHER).map(|pod| format!("pod{pod}")).collect();
-    let each = |verb: &'static str, way| -> Result<()> {
+    let each = |verb: &'static str| -> Result<()> {
         thread::scope(|scope| {
             let calls: Vec<_> = names
                 .iter()
-                .map(|name| scope.spawn(move || cnitool(verb, way, name)))
+                .map(|name| scope.spawn(move || cnitool(verb, lists, name)))
                 .collect();
             calls
                 .into_iter()
                 .try_for_each(|call| call.join().map_err(|_| anyhow!("a call panicked"))?)
         })
     };
-    let mut times = [0.0; 2];
-    for (way, time) in times.iter_mut().enumerate() {
-        for name in &names {
-            ip(&format!("netns add {name}"))?;
-        }
-        let start = Instant::now();
-        each("add", way)?;
-        *time = milliseconds(start.elapsed());
-        each("del", way)?;
-        for name in &names {
-            ip(&format!("netns del {name}"))?;
-        }
-    }
-    Ok(times)
-}
-
-/// From the start of the agent until all pods that run are enforced.
-fn adoption(hook: &str) -> Result<f64> {
-    prepare(hook)?;
-    ip("link add cni0 type bridge")?;
-    ip("link set cni0 up")?;
-    let cache = Path::new("/var/lib/cni/results");
-    fs::create_dir_all(cache)?;
-    for pod in 0..RUNNING {
-        let (host, mac) = (format!("veth{pod}"), format!("0a:58:0a:f4:01:{:02x}", pod + 2));
-        ip(&format!("netns add pod{pod}"))?;
-        ip(&format!(
-            "link add {host} type veth peer name eth0 address {mac} netns pod{pod}"
-        ))?;
-        ip(&format!("link set {host} master cni0 up"))?;
-        let cached = json!({
-            "kind": "cniCacheV1", "containerId": format!("c{pod}"), "config": "e30=", "ifName": "eth0", "networkName": "cbr0",
-            "cniArgs": [["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", format!("pod{pod}")], ["K8S_POD_UID", uid(&format!("pod{pod}"))]],
-            "result": {"cniVersion": "0.3.1",
-                "interfaces": [{"name": host, "mac": "0a:00:00:00:00:01"},
-                    {"name": "eth0", "mac": mac, "sandbox": format!("/run/netns/pod{pod}")}],
-                "ips": [{"version": "4", "interface": 1, "address": format!("10.244.1.{}/24", pod + 2)}]},
-        });
-        fs::write(cache.join(format!("cbr0-c{pod}-eth0")), cached.to_string())?;
+    for name in &names {
+        ip(&format!("netns add {name}"))?;
     }
     let start = Instant::now();
-    let _agent = Agent::start(hook)?;
+    each("add")?;
     let time = milliseconds(start.elapsed());
-    let enforced = status()?["endpoints"].as_array().map_or(0, |all| {
-        all.iter().filter(|one| one["state"] == "enforcing").count()
-    });
-    ensure!(enforced == RUNNING, "{enforced} of {RUNNING} pods are enforced");
+    each("del")?;
+    for name in &names {
+        ip(&format!("netns del {name}"))?;
+    }
     Ok(time)
 }
 
-fn uid(pod: &str) -> String {
+pub(crate) fn uid(pod: &str) -> String {
     format!("uid-{pod}")
 }
 
-/// A node's directories: flannel's subnet, a folder of lists each way, the plugins, and objects for all pods.
-fn prepare(hook: &str) -> Result<()> {
-    fs::create_dir_all("/run/flannel")?;
-    fs::write("/run/flannel/subnet.env", SUBNET)?;
-    let pods: String = (0..RUNNING.max(PODS).max(TOGETHER))
+/// A node with containerd and flannel, and objects for all pods.
+pub(crate) fn node() -> Result<Node> {
+    cni::install(FLANNEL)?;
+    let node = Node::boot(Release::Newest)?;
+    let pods: String = (0..adoption::RUNNING.max(PODS).max(TOGETHER))
         .map(|pod| format!("pod{pod}"))
         .map(|pod| {
             format!(
                 "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {pod}, namespace: shop, uid: {}}}\n\
-                 spec: {{nodeName: node, containers: [{{name: c}}]}}\n",
+                 spec: {{nodeName: n, containers: [{{name: c}}]}}\n",
                 uid(&pod)
             )
         })
         .collect();
-    fs::create_dir_all("/run/manifests")?;
-    fs::write("/run/manifests/world.yaml", format!("{CLOSED}{pods}"))?;
-    let entry = json!({"type": conflist::PLUGIN, "hook": hook}).to_string();
-    let lists = [FLANNEL.to_owned(), conflist::insert(FLANNEL, &entry)?];
-    for (way, list) in lists.iter().enumerate() {
-        fs::create_dir_all(format!("/run/net{way}.d"))?;
-        fs::write(format!("/run/net{way}.d/10-flannel.conflist"), list)?;
-    }
-    fs::create_dir_all("/run/bin")?;
-    let tools = workspace().join(".tools/cni");
-    for plugin in ["flannel", "bridge", "host-local", "portmap"] {
-        let real = tools.join(plugin);
-        ensure!(real.exists(), "{} is missing; run `make setup`", real.display());
-        symlink(real, Path::new("/run/bin").join(plugin))?;
-    }
-    symlink(
-        program("vethwall-cni")?,
-        Path::new("/run/bin").join(conflist::PLUGIN),
-    )?;
-    Ok(())
+    node.manifests(&format!("{CLOSED}{pods}"))?;
+    Ok(node)
 }
 
-fn cnitool(verb: &str, way: usize, pod: &str) -> Result<()> {
+fn cnitool(verb: &str, lists: &str, pod: &str) -> Result<()> {
     let output = Command::new(workspace().join(".tools/cni/cnitool"))
         .args([verb, "cbr0", &format!("/run/netns/{pod}")])
-        .env("NETCONFPATH", format!("/run/net{way}.d"))
-        .env("CNI_PATH", "/run/bin")
+        .env("NETCONFPATH", lists)
+        .env("CNI_PATH", BIN)
         .env(
             "CNI_ARGS",
             format!(
@@ -229,50 +205,27 @@ fn cnitool(verb: &str, way: usize, pod: &str) -> Result<()> {
     Ok(())
 }
 
-/// The agent; ends with the measurement.
-struct Agent(Child);
-
-impl Agent {
-    fn start(hook: &str) -> Result<Self> {
-        let child = Command::new(program("vethwall")?)
-            .args([
-                "agent",
-                "--manifests",
-                "/run/manifests",
-                "--node",
-                "node",
-                "--chain",
-                "off",
-            ])
-            .args(["--hook", hook, "--log", "error"])
-            .stdout(Stdio::null())
-            .spawn()
-            .context("start the agent")?;
-        let mut agent = Self(child);
-        let deadline = Instant::now() + PATIENCE;
-        while status()?["ready"] != true {
-            if let Some(status) = agent.0.try_wait()? {
-                bail!("the agent ended: {status}");
-            }
-            ensure!(Instant::now() < deadline, "the agent is not ready");
-            thread::sleep(Duration::from_millis(5));
-        }
-        Ok(agent)
+/// Starts the agent; how long it took until it was ready.
+pub(crate) fn start_agent(node: &Node, hook: &str) -> Result<f64> {
+    let start = Instant::now();
+    let agent = node.command(program("vethwall")?)?;
+    node.start_as_agent(agent, "own", &["--hook", hook, "--log", "error"])?;
+    while status()?["ready"] != true {
+        ensure!(
+            start.elapsed() < PATIENCE,
+            "the agent is not ready\n{}",
+            node.logs()
+        );
+        // Each question is a process, which takes from the agent's time.
+        thread::sleep(Duration::from_millis(20));
     }
+    Ok(milliseconds(start.elapsed()))
 }
 
 /// Null while nobody answers.
-fn status() -> Result<Value> {
+pub(crate) fn status() -> Result<Value> {
     let output = Command::new(program("vethwall")?)
         .args(["status", "-o", "json"])
         .output()?;
     Ok(serde_json::from_slice(&output.stdout).unwrap_or_default())
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        if let Err(error) = self.0.kill().and_then(|()| self.0.wait()) {
-            eprintln!("vethwall-bench: end the agent: {error}");
-        }
-    }
 }

@@ -4,6 +4,7 @@
 //! Everything is measured in one run and the program that does nothing is subtracted, so that the ratios hold on any
 //! machine. The caches are hot except where said otherwise: this is the cost of the work, not of the memory.
 
+mod adoption;
 mod cni;
 mod live;
 mod memory;
