@@ -43,7 +43,7 @@ pub fn install(list: &str) -> Result<()> {
     write_subnet()?;
     write_list(list)?;
     let tools = workspace().join(".tools/cni");
-    for plugin in ["flannel", "bridge", "host-local", "loopback", "portmap"] {
+    for plugin in ["flannel", "bridge", "ptp", "host-local", "loopback", "portmap"] {
         symlink(tools.join(plugin), Path::new(BIN).join(plugin))
             .with_context(|| format!("put {plugin} into {BIN}"))?;
     }

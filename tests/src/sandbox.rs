@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use caps::{CapSet, CapsHashSet};
 use nix::{
     mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, setns, unshare},
 };
 
 /// bpffs in every sandbox: where it is on a node.
@@ -104,6 +104,19 @@ pub fn command(program: impl AsRef<Path>, arguments: &[&str]) -> Result<String> 
         String::from_utf8_lossy(&output.stdout)
     );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Runs this in the network namespace of this name. Sockets that it makes stay there.
+pub fn inside<T: Send>(netns: &str, make: impl FnOnce() -> T + Send) -> T {
+    let outcome = thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            let file = fs::File::open(format!("/run/netns/{netns}")).expect("a network namespace");
+            setns(&file, CloneFlags::CLONE_NEWNET).expect("root is needed");
+            make()
+        });
+        worker.join()
+    });
+    outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Runs `ip` with these words.

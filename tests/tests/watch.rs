@@ -247,6 +247,21 @@ fn a_pod_is_known_by_its_record_where_the_cache_is_missing() {
         assert_eq!(endpoints(), [("old".into(), "enforcing".into())].into());
         assert_eq!(found_by("old"), "record");
         assert!(record(ifindex));
+        // Nor does a result that a crash has torn, of which is told where it is and what to do.
+        let torn = "/var/lib/cni/results/cbr0-c-eth0";
+        fs::create_dir("/var/lib/cni/results").unwrap();
+        fs::write(torn, "{\"kind\":\"cniCacheV1\",\"contai").unwrap();
+        until("the torn result is told", || {
+            let status = crate::chain::status();
+            let mut problems = status["problems"].as_array().unwrap().iter();
+            problems.any(|problem| {
+                let says =
+                    |key: &str, what: &str| problem[key].as_str().is_some_and(|text| text.contains(what));
+                problem["code"] == "CNI002" && says("message", torn) && says("hint", "start it again")
+            })
+        });
+        assert_eq!(found_by("old"), "record");
+        fs::remove_dir_all("/var/lib/cni/results").unwrap();
         // Whoever knows better is believed.
         fs::rename("/var/lib/cni/elsewhere", "/var/lib/cni/results").unwrap();
         until("the cache is read again", || found_by("old") == "cache");

@@ -4,7 +4,7 @@
 # would be something to build.
 #
 #   WHAT        programs
-#   cni         cnitool, bridge, host-local, portmap, loopback and flannel
+#   cni         cnitool, bridge, ptp, host-local, portmap, loopback and flannel
 #   containerd  containerd 2, with its shim and ctr
 #   crictl      the client of the runtimes' interface (CRI)
 set -euo pipefail
@@ -17,7 +17,7 @@ what=${1:?$usage}
 dir=${2:?$usage}
 
 case $what in
-cni) programs="cnitool bridge host-local portmap loopback flannel" modules="cni flannel" ;;
+cni) programs="cnitool bridge ptp host-local portmap loopback flannel" modules="cni flannel" ;;
 containerd) programs="containerd containerd-shim-runc-v2 ctr" modules=containerd ;;
 crictl) programs=crictl modules=crictl ;;
 *) echo "$usage" >&2 && exit 2 ;;
@@ -53,8 +53,8 @@ echo "building $programs into $dir" >&2
 case $what in
 cni)
   plugins=github.com/containernetworking/plugins/plugins
-  build cni github.com/containernetworking/cni/cnitool $plugins/main/bridge $plugins/main/loopback \
-    $plugins/ipam/host-local $plugins/meta/portmap
+  build cni github.com/containernetworking/cni/cnitool $plugins/main/bridge $plugins/main/ptp \
+    $plugins/main/loopback $plugins/ipam/host-local $plugins/meta/portmap
   build flannel $plugins/meta/flannel
   ;;
 containerd)

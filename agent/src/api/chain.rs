@@ -126,6 +126,9 @@ pub struct Runtime {
     /// Whether it calls our plugin; absent where it does not tell, as CRI-O.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub names_us: Option<bool>,
+    /// Types of the plugins that it calls for a pod, in their order; empty where it does not tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plugins: Vec<String>,
     /// Why it did not answer the last time; the rest is from before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -13,6 +13,7 @@ use std::{
 
 use jiff::Timestamp;
 use tracing::{info, warn};
+use vethwall_cni::conflist::PLUGIN;
 
 use super::{
     binary, files,
@@ -39,6 +40,8 @@ const FIGHT: Duration = Duration::from_secs(600);
 const LONGEST: Duration = Duration::from_secs(60);
 /// Pods of some runtime handlers come by another chain.
 const HANDLERS: &str = "CNI009";
+/// Plugins of flannel and of containernetworking that add no queueing discipline to the host's end of a pod's interface.
+const WITHOUT_QDISCS: [&str; 7] = ["bridge", "firewall", "flannel", "portmap", "ptp", "sbr", "tuning"];
 /// Between two looks while the runtime has not read what was written.
 const SOON: Duration = Duration::from_millis(100);
 
@@ -83,6 +86,14 @@ impl Told {
         self.chain.state == ChainState::Chained
             && self.chain.runtime.as_ref().is_some_and(says)
             && !self.problems.iter().any(|problem| problem.code == HANDLERS)
+    }
+
+    /// Whether it is certain too that no plugin of the chain puts a queueing discipline of its own where clsact belongs, as the
+    /// bandwidth plugin does: all of them are known not to.
+    pub fn leaves_room_for_clsact(&self) -> bool {
+        let known = |plugin: &String| plugin == PLUGIN || WITHOUT_QDISCS.contains(&plugin.as_str());
+        let runtime = self.chain.runtime.as_ref();
+        self.is_certain() && runtime.is_some_and(|runtime| runtime.plugins.iter().all(known))
     }
 }
 

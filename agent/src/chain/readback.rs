@@ -142,6 +142,10 @@ impl Readback {
             version: view.map(|view| view.version.clone()).unwrap_or_default(),
             socket: view.map(|view| view.socket.clone()).unwrap_or_default(),
             names_us: self.names_us(),
+            plugins: view
+                .and_then(|view| view.cni.as_ref())
+                .map(|cni| cni.plugins.clone())
+                .unwrap_or_default(),
             error: self.error.clone(),
         })
     }

@@ -23,6 +23,9 @@ use vethwall_policy::{model::Pod, world::World};
 use super::Interface;
 use crate::cni_cache;
 
+/// What results are called in `status`.
+pub(super) const RESULTS: &str = "cached CNI results";
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Cached {

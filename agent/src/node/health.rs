@@ -8,7 +8,10 @@ use vethwall_common::{
 };
 use vethwall_datapath::{Hook, Maps};
 
-use super::thread::{Known, Node};
+use super::{
+    existing,
+    thread::{Known, Node},
+};
 use crate::api::{
     Mode, PolicyName,
     status::{
@@ -269,7 +272,9 @@ impl Node {
             problems.push(Problem::new(
                 "CNI002",
                 format!("can not read the {what}: {error}"),
-                None,
+                (*what == existing::RESULTS).then_some(
+                    "if the pod runs, start it again, which writes its result anew; if it is gone, remove the file",
+                ),
             ));
         }
         for known in self.interfaces.values() {

@@ -128,12 +128,17 @@ impl Node {
 
     /// Closes a stranger, whatever a record says that an earlier interface of this number left.
     pub(super) fn shut(&mut self, link: &Interface) {
-        // Not by clsact where there is tcx, though that is quicker: the chain may not be through, and the bandwidth plugin
-        // could not add its `ingress` queueing discipline beside one.
+        // Otherwise not by clsact where there is tcx, though that is quicker: the chain may not be through, and the bandwidth
+        // plugin could not add its `ingress` queueing discipline beside one.
+        let attach = if self.watched.chain.told().leaves_room_for_clsact() {
+            attach::close_endpoint
+        } else {
+            attach::attach_endpoint
+        };
         let closed = self
             .control
             .close(link.ifindex)
-            .and_then(|()| attach::attach_endpoint(&self.pins, link.ifindex, &link.name, self.places.hook));
+            .and_then(|()| attach(&self.pins, link.ifindex, &link.name, self.places.hook));
         match closed {
             Ok(_) => {
                 info!(interface = %link.name, "an interface that nobody announced is on the bridge; it is closed until its pod is known");
@@ -245,17 +250,17 @@ impl Node {
 
     fn take_cached(&mut self, found: existing::Found) {
         self.leaving
-            .retain(|container| found.interfaces.iter().any(|i| i.container_id == *container));
+            .retain(|gone| found.interfaces.iter().any(|i| i.attachment() == *gone));
         let mut interfaces = found.interfaces;
-        interfaces.retain(|interface| !self.leaving.contains(&interface.container_id));
+        interfaces.retain(|interface| !self.leaving.contains(&interface.attachment()));
         self.take_found(FoundBy::Cache, interfaces);
         let unusable = found
             .unusable
             .iter()
             .map(|(path, why)| format!("{}: {why}", path.display()));
         match unusable.collect::<Vec<_>>() {
-            none if none.is_empty() => _ = self.unreadable.remove("cached CNI results"),
-            all => _ = self.unreadable.insert("cached CNI results", all.join("; ")),
+            none if none.is_empty() => _ = self.unreadable.remove(existing::RESULTS),
+            all => _ = self.unreadable.insert(existing::RESULTS, all.join("; ")),
         }
     }
 

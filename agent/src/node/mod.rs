@@ -115,6 +115,13 @@ pub struct Interface {
     pub uid: String,
 }
 
+impl Interface {
+    /// What the runtime calls an interface by: the sandbox, and the name in it. A pod may have several.
+    fn attachment(&self) -> (String, String) {
+        (self.container_id.clone(), self.ifname.clone())
+    }
+}
+
 impl From<proto::AddRequest> for Interface {
     fn from(add: proto::AddRequest) -> Self {
         let proto::AddRequest {

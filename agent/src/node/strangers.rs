@@ -8,7 +8,8 @@
 //!
 //! A pod that comes by the chain is a stranger too, until the plugin has announced it; and to close it takes a tcx attachment, for
 //! which every other pod that starts has to wait (no clsact: the bandwidth plugin may still have to come). So where the runtime
-//! itself says that it calls the plugin, the plugin is given a moment ([`WIRING`]); everywhere else there is none.
+//! itself says that it calls the plugin, the plugin is given a moment ([`WIRING`]), and afterwards clsact closes, where no plugin of
+//! the chain can need its place; everywhere else there is neither.
 //!
 //! On a node that is ready, whatever appears on flannel's bridge is a pod until somebody says otherwise: one that came past
 //! our plugin must not send a packet, and one that is no pod's is told by its name. What stood there before may be

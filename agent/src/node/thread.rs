@@ -102,8 +102,8 @@ pub struct Node {
     pub(super) connections: Connections,
     events_lost: u64,
     pub(super) interfaces: BTreeMap<u32, Known>,
-    /// Sandboxes whose DEL came while the cache still speaks of them.
-    pub(super) leaving: BTreeSet<String>,
+    /// Interfaces whose DEL came while the cache still speaks of them: the sandbox, and the name in it.
+    pub(super) leaving: BTreeSet<(String, String)>,
     pub(super) strangers: Strangers,
     /// When their owners were looked for last.
     pub(super) looked_for_owners: Instant,
@@ -249,7 +249,7 @@ impl Node {
                     .filter(|i| i.container_id == request.container_id && i.ifname == request.ifname)
                     .map(|i| i.ifindex)
                     .collect();
-                self.leaving.insert(request.container_id);
+                self.leaving.insert((request.container_id, request.ifname));
                 gone.iter().for_each(|ifindex| self.forget(*ifindex));
                 answer(reply, proto::Response::done(self.control.revision()));
                 Some(!gone.is_empty())
@@ -283,7 +283,7 @@ impl Node {
 
     fn add(&mut self, request: proto::AddRequest, reply: oneshot::Sender<proto::Response>) -> bool {
         let interface = Interface::from(request);
-        self.leaving.remove(&interface.container_id);
+        self.leaving.remove(&interface.attachment());
         self.waiting.push(Waiting::new(&interface, reply));
         self.added = Some(Instant::now());
         // The bridge plugin may just have made the bridge anew: a pod must not send before its second stage is there, or

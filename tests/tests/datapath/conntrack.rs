@@ -1,14 +1,12 @@
 //! The kernel's connection tracking, asked by the agent's means.
 
 use std::{
-    fs::File,
     mem::MaybeUninit,
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
     time::{Duration, Instant},
 };
 
-use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, Type};
 use vethwall_common::{
     config::Config,
@@ -19,21 +17,9 @@ use vethwall_datapath::{
     Clock, Maps,
     conntrack::{Connection, Conntrack, Tuple},
 };
-use vethwall_tests::sandbox::{self, command, ip};
+use vethwall_tests::sandbox::{self, command, inside, ip};
 
 use super::{load, pod};
-
-/// Runs this in a pod's network namespace. Sockets that it makes stay there.
-fn inside<T: Send>(pod: &str, make: impl FnOnce() -> T + Send) -> T {
-    let netns = File::open(format!("/run/netns/{pod}")).unwrap();
-    thread::scope(|scope| {
-        let worker = scope.spawn(|| {
-            setns(&netns, CloneFlags::CLONE_NEWNET).unwrap();
-            make()
-        });
-        worker.join().unwrap()
-    })
-}
 
 fn tuple(protocol: u8, source: &str, destination: &str) -> Tuple {
     let (source, destination): (SocketAddr, SocketAddr) =

@@ -1,6 +1,7 @@
 //! The plugin under the real libcni (`cnitool`), after the real flannel, bridge, host-local and portmap plugins.
 
 mod hostile;
+mod interfaces;
 pub(crate) mod node;
 
 use std::{

@@ -63,8 +63,20 @@ impl Node {
 
     /// As another pod.
     pub(crate) fn cnitool_as(&self, verb: &str, netns: &str, args: &str) -> Output {
+        self.cnitool_on(verb, ("cbr0", "eth0"), netns, args)
+    }
+
+    /// For an interface of a pod, by the list of this network.
+    pub(crate) fn cnitool_on(
+        &self,
+        verb: &str,
+        (network, ifname): (&str, &str),
+        netns: &str,
+        args: &str,
+    ) -> Output {
         Command::new(workspace().join(".tools/cni/cnitool"))
-            .args([verb, "cbr0", netns])
+            .args([verb, network, netns])
+            .env("CNI_IFNAME", ifname)
             .env("NETCONFPATH", CONF)
             .env("CNI_PATH", &self.bin)
             .env("CNI_ARGS", args)

@@ -6,10 +6,15 @@ use anyhow::Result;
 use nix::sys::signal::Signal;
 use serde_json::json;
 use vethwall_cni::conflist;
+use vethwall_datapath::{
+    Hook, Pins,
+    surroundings::{self, Presence},
+    veth,
+};
 use vethwall_tests::{
     cni::{CONF, FLANNEL, write_list},
     runtime::{AGENT, Pod, Release},
-    sandbox::program,
+    sandbox::{BPFFS, ip, program},
     told,
 };
 
@@ -187,6 +192,37 @@ fn a_list_of_cni_1_1_tells_the_kubelet_that_the_agent_is_gone() {
         );
         Ok(())
     });
+}
+
+/// Who is on the bridge for half a second, and the plugin that the runtime calls has not come.
+#[test]
+fn a_stranger_is_closed_by_what_the_chain_leaves_room_for() {
+    let portmap = r#""portMappings": true
+      }
+    }"#;
+    let bandwidth = FLANNEL.replace(portmap, &format!(r#"{portmap}, {{"type": "bandwidth"}}"#));
+    assert_ne!(bandwidth, FLANNEL);
+    for (list, hook) in [(FLANNEL, Hook::Clsact), (&bandwidth, Hook::Tcx)] {
+        on_a_node(Release::Newest, list, |plain| {
+            ip("link add cni0 type bridge")?;
+            plain.node.steady_agent("own")?;
+            ip("link add nobody type veth peer name other")?;
+            ip("link set nobody master cni0")?;
+            let ifindex = veth::ifindex("nobody").unwrap().unwrap();
+            let pins = Pins::new(BPFFS);
+            let hangs = |hook| surroundings::endpoint(&pins, ifindex, hook).unwrap() != Presence::Missing;
+            plain.node.until("the stranger is closed", || {
+                Ok(surroundings::is_judged(&pins, ifindex).unwrap() && hangs(hook))
+            })?;
+            let other = if hook == Hook::Tcx {
+                Hook::Clsact
+            } else {
+                Hook::Tcx
+            };
+            assert!(!hangs(other), "{list}");
+            Ok(())
+        });
+    }
 }
 
 /// Pods end, vethwall goes, and everything is as flannel left it.

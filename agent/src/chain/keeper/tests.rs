@@ -308,3 +308,25 @@ fn an_uninstall_waits_for_the_runtime_but_not_for_ever() {
     node.step(1);
     assert!(node.keeper.shared.is_leaving());
 }
+
+#[test]
+fn clsact_has_room_where_every_plugin_is_known_to_leave_it() {
+    let mut node = Node::new(ChainMode::Own);
+    node.flannel_writes();
+    node.keeper.shared.set_ready();
+    for (plugins, room) in [
+        (&["flannel", "portmap", PLUGIN][..], true),
+        (&["flannel", "portmap", "bandwidth", PLUGIN], false),
+        (&["flannel", "of-somebody", PLUGIN], false),
+        // It does not call us.
+        (&["flannel", "portmap"], false),
+    ] {
+        node.runtime.says(Some(Ok(view("2.0.0", plugins))));
+        // Longer than an answer is believed; what is written at the first is read back at the second.
+        node.step(60);
+        let told = node.step(60);
+        assert_eq!(told.leaves_room_for_clsact(), room, "{plugins:?}: {told:?}");
+    }
+    node.runtime.says(None);
+    assert!(!node.step(60).leaves_room_for_clsact(), "nobody tells");
+}
