@@ -80,6 +80,11 @@ impl Pins {
         self.ours().join(maps::CLSACT)
     }
 
+    /// The file system that they are in.
+    pub fn bpffs(&self) -> &Path {
+        &self.bpffs
+    }
+
     /// The versioned directory.
     pub fn root(&self) -> &Path {
         &self.root

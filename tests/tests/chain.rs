@@ -77,8 +77,12 @@ impl Agent {
         agent
     }
 
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id() as i32), signal).unwrap();
+    }
+
     pub(crate) fn terminate(mut self) {
-        kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM).unwrap();
+        self.signal(Signal::SIGTERM);
         assert!(self.0.wait().unwrap().success());
     }
 }

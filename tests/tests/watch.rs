@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use vethwall_cni::conflist;
 use vethwall_common::flow::{FlowEntry, FlowKey};
@@ -159,6 +160,56 @@ fn who_comes_past_the_plugin_is_closed_until_it_is_known() {
         }
         until("nothing is told any more", || problems("ATT002").is_empty());
         assert!(pod(&node, "del", "new").status.success());
+    });
+}
+
+#[test]
+fn what_the_kernel_could_not_tell_is_looked_up() {
+    sandbox::run(|| {
+        let (_node, _) = plain_node();
+        let agent = unchained();
+        let (interface, _) = host_end("old");
+        agent.signal(Signal::SIGSTOP);
+        // Far more changes than there is room for.
+        ip("link add busy type bridge").unwrap();
+        let changes: String = (0..20_000)
+            .map(|n| format!("link set busy mtu {}\n", 1400 + n % 2))
+            .collect();
+        fs::write("/run/changes", changes).unwrap();
+        ip("-batch /run/changes").unwrap();
+        ip(&format!("link del {interface}")).unwrap();
+        let nobody = stranger("nobody", "");
+        agent.signal(Signal::SIGCONT);
+        closed(nobody);
+        until("the pod is forgotten", || endpoints().is_empty());
+        assert!(status()["interfaces"]["lost"].as_u64() > Some(0), "{}", status());
+    });
+}
+
+#[test]
+fn pins_that_are_unmounted_come_back_and_what_is_in_their_way_is_told() {
+    sandbox::run(|| {
+        let (node, _) = plain_node();
+        let _agent = unchained();
+        let mounted = || Path::new(BPFFS).join("vethwall").exists();
+        let enforcing = || endpoints().values().all(|state| state == "enforcing");
+        command("umount", &[BPFFS]).unwrap();
+        assert!(!mounted());
+        until("the pins are back", mounted);
+        until("all is as it was", enforcing);
+        starts(&node, "new");
+        assert!(problems("KRN011").is_empty());
+
+        command("mount", &["-t", "bpf", "bpf", BPFFS]).unwrap();
+        fs::create_dir(Path::new(BPFFS).join("theirs")).unwrap();
+        until("it is told", || problems("KRN011").len() == 1);
+        assert!(!mounted());
+        command("umount", &[BPFFS]).unwrap();
+        until("it is told no more", || problems("KRN011").is_empty());
+        until("all is as it was", || {
+            enforcing() && problems("ATT001").is_empty()
+        });
+        assert!(mounted() && endpoints().len() == 2);
     });
 }
 

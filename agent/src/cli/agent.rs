@@ -156,7 +156,7 @@ impl AgentArgs {
             max_pods: self.max_pods,
             chain: keeper::Settings {
                 mode: self.chain,
-                places: self.node_args.places(),
+                places: self.node_args.places(self.chain != ChainMode::Off),
                 entry,
                 plugin: self.plugin,
                 runtime: self.node_args.runtime(),

@@ -90,7 +90,7 @@ fn failed(error: &anyhow::Error) -> Failure {
 }
 
 pub(crate) fn install(args: InstallArgs, streams: &mut Streams<'_>) -> Result<Exit, Failure> {
-    let places = args.node.places();
+    let places = args.node.places(false);
     binary::install(&args.plugin, &places.bin)
         .and_then(|_| binary::revive(&places.bin))
         .map_err(|error| failed(&error))?;
@@ -114,7 +114,7 @@ pub(crate) fn uninstall(
         cni_cache,
         node,
     } = args;
-    let places = node.places();
+    let places = node.places(false);
     for (directory, flag) in [(&places.conf, "--cni-conf-dir"), (&places.bin, "--cni-bin-dir")] {
         if !directory.is_dir() {
             return Err(Failure::Usage(format!(

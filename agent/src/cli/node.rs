@@ -14,7 +14,7 @@ use crate::{
     cri::{Client, Runtime as _, Socket},
 };
 
-/// For how long a runtime whose socket is there may take to answer, before the usual directories are taken for its own.
+/// For how long a runtime may take to answer, before the usual directories are taken for its own.
 const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -33,17 +33,20 @@ pub(crate) struct NodeArgs {
 }
 
 impl NodeArgs {
-    /// The directories, found where they are not given.
-    pub(super) fn places(&self) -> Places {
+    /// The directories, found where they are not given. `waits`: a runtime without a socket may be about to make one, as when the
+    /// node boots or k3s starts anew.
+    pub(super) fn places(&self, waits: bool) -> Places {
+        let waits = waits && self.cri_socket != Socket::Nobody;
         let told = || {
             let mut client = Client::new(self.cri_socket.clone()).ok()?;
             let deadline = Instant::now() + PATIENCE;
             loop {
-                match client.view()? {
-                    Ok(view) => return places::told(&view.cni?),
+                match client.view() {
+                    Some(Ok(view)) => return places::told(&view.cni?),
+                    None if !waits => return None,
                     // It is starting: while it does, no pod starts either, and what runs is judged without us.
-                    Err(_) if Instant::now() < deadline => thread::sleep(PAUSE),
-                    Err(_) => return None,
+                    None | Some(Err(_)) if Instant::now() < deadline => thread::sleep(PAUSE),
+                    None | Some(Err(_)) => return None,
                 }
             }
         };

@@ -122,6 +122,13 @@ impl Node {
                 hint,
             ));
         }
+        if let Some(error) = &around.unmounted {
+            problems.push(Problem::new(
+                "KRN011",
+                format!("pods can neither start nor be attached again: {error}"),
+                Some("do not stop the agent, which keeps what runs enforced; unmount what lies there now, and the pins come back"),
+            ));
+        }
         if let Some(error) = &around.error {
             problems.push(Problem::new(
                 "ATT004",

@@ -34,6 +34,8 @@ pub(super) struct Surroundings {
     pub(super) taken: BTreeMap<String, (u32, Instant)>,
     /// Looked once: from then on a port that comes is one that is being wired.
     looked: bool,
+    /// Why the pins are not where they belong.
+    pub(super) unmounted: Option<String>,
     pub(super) error: Option<String>,
 }
 

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use vethwall_cni::{code, proto};
 use vethwall_common::maps::EVENTS_LOST;
 use vethwall_datapath::{
-    Choice, Clock, Error, Hook, Kernel, Maps, Options, Pins, attach, grace, surroundings,
+    Choice, Clock, Error, HeldBpffs, Hook, Kernel, Maps, Options, Pins, attach, grace, surroundings,
 };
 use vethwall_policy::model::Endpoint;
 
@@ -96,6 +96,8 @@ pub struct Node {
     pub(super) places: Places,
     pub(super) control: Control<Kernel>,
     pub(super) pins: Pins,
+    /// Keeps the pins, should somebody unmount them.
+    pub(super) bpffs: HeldBpffs,
     pub(super) watched: Watched,
     pub(super) settings: status::Settings,
     pub(super) clock: Clock,
@@ -137,6 +139,7 @@ impl Node {
     pub fn new(places: Places, settings: status::Settings, watched: Watched) -> Result<Self, Error> {
         let mut kernel = Kernel::load_with(places.pins.clone(), &Options::for_pods(places.max_pods))?;
         let pins = kernel.pins().clone();
+        let bpffs = HeldBpffs::hold(pins.bpffs())?;
         let clock = Clock::measure()?;
         let before = kernel.config()?;
         let config = settings::config(&before, settings, clock, &settings::sysctl);
@@ -150,6 +153,7 @@ impl Node {
             places,
             control,
             pins,
+            bpffs,
             watched,
             settings,
             clock,
@@ -277,7 +281,11 @@ impl Node {
                 answer(reply, explain::answer(self.control.world(), &request));
                 Some(false)
             }
-            Input::Stop => None,
+            Input::Stop => {
+                // What we hold ends with us.
+                self.keep_pins();
+                None
+            }
         }
     }
 
@@ -374,6 +382,7 @@ impl Node {
             self.leave();
             return;
         }
+        self.keep_pins();
         self.look();
         settings::follow_sysctls(self.control.maps_mut(), self.settings, self.clock);
         self.sync();

@@ -35,6 +35,25 @@ fn sysctl(path: &str) -> Option<bool> {
 }
 
 impl Node {
+    /// Puts the pins back where their file system was unmounted: without them nothing can be attached, nor a new pod.
+    pub(super) fn keep_pins(&mut self) {
+        let error = match self.bpffs.put_back() {
+            Ok(false) => None,
+            Ok(true) => {
+                warn!(at = %self.pins.bpffs().display(), "the file system with our pins was unmounted; it is mounted again");
+                None
+            }
+            Err(error) => Some(error.chain()),
+        };
+        let around = &mut self.surroundings;
+        if let Some(error) = &error
+            && around.unmounted.as_ref() != Some(error)
+        {
+            warn!("no pod can start: {error}");
+        }
+        around.unmounted = error;
+    }
+
     /// Looks at what is not ours: once a tick, and before the bridge is looked at.
     pub(super) fn look_around(&mut self, all: &[Interface]) {
         self.surroundings

@@ -7,7 +7,7 @@ use std::{process::ExitCode, time::Instant};
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use vethwall_tests::{
-    faults::{Plan, Report, rounds, run},
+    faults::{Fault, Plan, Report, rounds, run},
     runtime::Release,
 };
 
@@ -23,6 +23,9 @@ struct Arguments {
     /// Only under this containerd; else half of the faults under each.
     #[arg(long)]
     release: Option<Which>,
+    /// Only faults of these kinds, with commas between them; else of all.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Fault>,
     /// How many pods come and go at once.
     #[arg(long, default_value_t = 50)]
     crowd: usize,
@@ -42,11 +45,15 @@ fn main() -> Result<ExitCode> {
         Some(Which::Distribution) => vec![Release::Distribution],
         Some(Which::Newest) => vec![Release::Newest],
     };
+    let kinds = match arguments.only.as_slice() {
+        [] => Fault::ALL.to_vec(),
+        only => only.to_vec(),
+    };
     let mut total = Report::default();
     for release in &releases {
         let plan = Plan {
             release: *release,
-            rounds: rounds(arguments.seed, arguments.faults.div_ceil(releases.len())),
+            rounds: rounds(arguments.seed, arguments.faults.div_ceil(releases.len()), &kinds),
             crowd: arguments.crowd,
         };
         let last = plan.rounds.len();

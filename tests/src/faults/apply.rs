@@ -14,7 +14,7 @@ use nix::{
 };
 
 use super::{
-    Fault, Round,
+    Fault, Round, explain,
     pods::{World, member},
 };
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
 pub(super) const MODE: &str = "own";
 const BROKEN: &str = "00-broken.conflist";
 const FILLER: &str = "filler";
+const DELEGATE: &str = "\"delegate\": {";
 /// How far the clocks of an agent jump.
 const HOURS: &str = "36000";
 
@@ -46,6 +47,15 @@ pub(super) fn small_disk() -> Result<()> {
 pub(super) fn own_bpffs(node: &Node) -> Result<()> {
     umount2(BPFFS, MntFlags::empty()).context("unmount bpffs")?;
     fresh_bpffs(node)
+}
+
+/// The kernel tracks connections where somebody translates addresses, as kube-proxy does on every node.
+pub(super) fn track() -> Result<()> {
+    for words in ["-N KUBE-SERVICES", "-A PREROUTING -j KUBE-SERVICES"] {
+        let words: Vec<&str> = ["-t", "nat"].into_iter().chain(words.split(' ')).collect();
+        command("iptables", &words)?;
+    }
+    Ok(())
 }
 
 fn fresh_bpffs(node: &Node) -> Result<()> {
@@ -79,7 +89,7 @@ impl World<'_> {
             }
             Ok::<_, anyhow::Error>(starts.map(|starts| starts.join()))
         })?;
-        let mut forgotten = 0;
+        let mut forgotten = None;
         match started {
             None => {}
             Some(Err(_panic)) => bail!("the start of a pod panicked"),
@@ -88,13 +98,17 @@ impl World<'_> {
                 self.pods.push(pod);
             }
             Some(Ok(Err(error))) => {
-                self.report.refused += 1;
-                forgotten = usize::from(is_the_faults(&format!("{error:#}"))?);
+                let said = format!("{error:#}");
+                let fault = explain::refusal(&round.faults, &said)?;
+                *self.report.refused.entry(fault).or_default() += 1;
+                if fault == Fault::PluginDeleted {
+                    forgotten = explain::sandbox(&said);
+                }
             }
         }
         self.settle()?;
         node.sweep()?;
-        self.give_back(forgotten)?;
+        self.give_back(forgotten.as_deref())?;
         if round.pod && self.pods.iter().all(|pod| pod.name != "late") {
             // A kubelet tries again.
             self.pods.push(
@@ -120,7 +134,7 @@ impl World<'_> {
         self.listen()?;
         self.stop_all()?;
         self.settle()?;
-        self.give_back(0)
+        self.give_back(None)
     }
 
     fn stop_all(&mut self) -> Result<()> {
@@ -159,15 +173,16 @@ impl World<'_> {
                 self.node.start_as_agent(next, MODE, &[])
             }
             Fault::PluginDeleted => Ok(fs::remove_file(Path::new(BIN).join("vethwall-cni"))?),
-            Fault::FlannelRewrites => cni::write_list(FLANNEL),
+            Fault::FlannelRewrites => self.rewrite(),
             Fault::K3sRestarts => {
                 self.node.end(CONTAINERD, Signal::SIGTERM)?;
-                cni::write_list(FLANNEL)
+                self.rewrite()
             }
             Fault::BrokenFirst => Ok(fs::write(conf.join(BROKEN), "{\"name\": \"x\", ")?),
             Fault::RuntimeKilled => self.node.end(CONTAINERD, Signal::SIGKILL).map(drop),
             Fault::DiskFull => full_disk(),
             Fault::BridgeDeleted => ip("link del cni0"),
+            Fault::BpffsUnmounted => self.node.said("umount", &[BPFFS]).map(drop),
             Fault::Crowd => self.come_and_go(),
             Fault::Reboot => self.reboot(),
         }
@@ -182,10 +197,29 @@ impl World<'_> {
             Fault::BrokenFirst => Ok(fs::remove_file(Path::new(CONF).join(BROKEN))?),
             Fault::DiskFull => {
                 fs::remove_file(Path::new(CONF).join(FILLER))?;
-                cni::write_list(FLANNEL)
+                cni::write_list(&self.list())
             }
             Fault::BridgeDeleted => bridge(),
-            Fault::PluginDeleted | Fault::FlannelRewrites | Fault::Crowd | Fault::Reboot => Ok(()),
+            Fault::PluginDeleted
+            | Fault::FlannelRewrites
+            | Fault::BpffsUnmounted
+            | Fault::Crowd
+            | Fault::Reboot => Ok(()),
+        }
+    }
+
+    /// Flannel writes its list, which says something else than before: somebody has changed its configuration.
+    fn rewrite(&mut self) -> Result<()> {
+        self.other_list = !self.other_list;
+        cni::write_list(&self.list())
+    }
+
+    /// Flannel's list as it ought to be; the two mean the same.
+    pub(super) fn list(&self) -> String {
+        if self.other_list {
+            FLANNEL.replace(DELEGATE, &format!("{DELEGATE} \"forceAddress\": false,"))
+        } else {
+            FLANNEL.to_owned()
         }
     }
 
@@ -195,7 +229,12 @@ impl World<'_> {
         let mut arguments = vec!["send", "20"];
         arguments.extend(targets.iter().map(String::as_str));
         let names: Vec<String> = (0..self.crowd).map(member).collect();
-        let pods: Vec<Pod> = at_once(&names, |name| node.start_pod(&spec(name, &arguments)))?;
+        let started = at_once(&names, |name| start(node, &spec(name, &arguments)))?;
+        let (pods, refused): (Vec<Pod>, Vec<u64>) = started.into_iter().unzip();
+        let refused = refused.iter().sum::<u64>();
+        if refused > 0 {
+            *self.report.refused.entry(Fault::Crowd).or_default() += refused;
+        }
         self.listen()?;
         for name in &names {
             self.hear(name)?;
@@ -206,7 +245,7 @@ impl World<'_> {
 
     /// Power is lost, and the node boots: the runtime before flannel, pods before the agent.
     fn reboot(&mut self) -> Result<()> {
-        let node = self.node;
+        let (node, targets) = (self.node, self.targets()?);
         self.listen()?;
         node.cut_power()?;
         self.listen()?;
@@ -227,15 +266,19 @@ impl World<'_> {
         for entry in fs::read_dir("/run/netns")? {
             fs::remove_file(entry?.path())?;
         }
-        node.until("the pods' interfaces are gone", || {
-            Ok(command("ip", &["-brief", "link", "show", "type", "veth"])?.is_empty())
-        })?;
+        self.depopulate();
+        // They go with their namespaces, which the kernel keeps for as long as a connection there has not ended.
+        for name in veths()? {
+            let deleted = ip(&format!("link del {name}"));
+            if fs::exists(format!("/sys/class/net/{name}"))? {
+                deleted?;
+            }
+        }
         ip("link del cni0")?;
         fresh_bpffs(node)?;
 
-        cni::write_list(FLANNEL)?;
+        cni::write_list(&self.list())?;
         node.start_containerd()?;
-        let targets = self.targets()?;
         let mut arguments = vec!["send", "20"];
         arguments.extend(targets.iter().map(String::as_str));
         let early = |expected: &str| match node.start_pod(&spec("late", &arguments)) {
@@ -248,14 +291,27 @@ impl World<'_> {
         };
         early("subnet.env")?;
         cni::write_subnet()?;
-        early("vethwall")?;
+        early(explain::DELAYED)?;
         node.start_agent(MODE)?;
-        self.pods.clear();
         self.settle()?;
         // The kubelet takes down what it finds, and starts it again.
         node.sweep()?;
         self.populate()
     }
+}
+
+/// Starts a pod as a kubelet does, again and again where the node is too busy; how often it was refused.
+fn start(node: &Node, spec: &Spec<'_>) -> Result<(Pod, u64)> {
+    const TRIES: u64 = 10;
+    for refused in 0..TRIES {
+        match node.start_pod(spec) {
+            Ok(pod) => return Ok((pod, refused)),
+            Err(error) => {
+                explain::refusal(&[Fault::Crowd], &format!("{error:#}"))?;
+            }
+        }
+    }
+    bail!("REFUSED: {} never starts", spec.name)
 }
 
 /// Does the same with all of them, in a thread each.
@@ -287,6 +343,12 @@ fn full_disk() -> Result<()> {
     Ok(())
 }
 
+fn veths() -> Result<Vec<String>> {
+    let list = command("ip", &["-brief", "link", "show", "type", "veth"])?;
+    let name = |line: &str| line.split(['@', ' ']).next().unwrap_or_default().to_owned();
+    Ok(list.lines().map(name).collect())
+}
+
 /// The bridge as the bridge plugin makes it, which may have been faster, and all pods on it.
 fn bridge() -> Result<()> {
     if !fs::exists("/sys/class/net/cni0")? && ip("link add cni0 type bridge").is_err() {
@@ -294,8 +356,7 @@ fn bridge() -> Result<()> {
     }
     ip("addr replace 10.244.1.1/24 dev cni0")?;
     ip("link set cni0 up")?;
-    for line in command("ip", &["-brief", "link", "show", "type", "veth"])?.lines() {
-        let name = line.split(['@', ' ']).next().unwrap_or_default();
+    for name in veths()? {
         let joined = ip(&format!("link set {name} master cni0"))
             .and_then(|()| ip(&format!("link set {name} type bridge_slave hairpin on")));
         if fs::exists(format!("/sys/class/net/{name}"))? {
@@ -303,25 +364,4 @@ fn bridge() -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Whether a pod that did not start leaves an address with flannel, which the runtime forgets; an error where it was refused for
-/// no reason that the faults explain.
-fn is_the_faults(said: &str) -> Result<bool> {
-    let gone = said.contains("failed to find plugin");
-    let reasons = [
-        "the pod's start is delayed",
-        "vethwall",
-        "cni plugin not initialized",
-        "connection error",
-        "connection refused",
-        "error reading from server",
-        "Unavailable",
-        "no such file or directory",
-    ];
-    ensure!(
-        gone || reasons.iter().any(|reason| said.contains(reason)),
-        "a pod is refused for no known reason: {said}"
-    );
-    Ok(gone)
 }

@@ -8,16 +8,18 @@ use std::{
 };
 
 use anyhow::{Result, bail, ensure};
+use vethwall_cni::conflist;
 use vethwall_common::maps;
 use vethwall_datapath::{Pins, attach, surroundings};
 
 use super::pods::World;
 use crate::{
-    cni::BIN,
+    cni::{BIN, CONF},
     runtime::{PATIENCE, Traces},
     sandbox::BPFFS,
 };
 
+const OWN_LIST: &str = "05-vethwall.conflist";
 const LEASES: &str = "/var/lib/cni/networks/cbr0";
 
 impl World<'_> {
@@ -43,6 +45,11 @@ impl World<'_> {
             }
             if !fs::exists(Path::new(BIN).join("vethwall-cni"))? {
                 return Ok(Some("the plugin is not back".to_owned()));
+            }
+            // Ours is flannel's and one entry more.
+            let own = fs::read_to_string(Path::new(CONF).join(OWN_LIST))?;
+            if conflist::remove(&own)? != self.list() {
+                return Ok(Some(format!("our list is not made anew: {own}")));
             }
             let chain = self.node.chain()?;
             Ok((chain.last().map(String::as_str) != Some("vethwall-cni"))
@@ -125,26 +132,31 @@ impl World<'_> {
         Ok(None)
     }
 
-    /// containerd 2 forgets a pod that did not start because the plugin was missing, and never takes its network down: flannel's
-    /// IPAM keeps the address. At most so many of them are counted and given back here; that is not what is tested.
-    pub(super) fn give_back(&mut self, most: usize) -> Result<()> {
+    /// containerd 2 forgets a sandbox that did not start because the plugin was missing, and never takes its network down: flannel's
+    /// IPAM keeps the address. It is counted and given back here; that is not what is tested. Any other is a leak.
+    pub(super) fn give_back(&mut self, forgotten: Option<&str>) -> Result<()> {
         let addresses: Vec<String> = self
             .pods
             .iter()
             .filter_map(|pod| Some(pod.address?.to_string()))
             .collect();
-        let mut stale = Vec::new();
+        let mut leaked = Vec::new();
         for entry in fs::read_dir(LEASES)? {
-            let name = entry?.file_name().to_string_lossy().into_owned();
-            if name.starts_with("10.") && !addresses.contains(&name) {
-                stale.push(name);
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !name.starts_with("10.") || addresses.contains(&name) {
+                continue;
+            }
+            // The sandbox that it was given to, and the interface.
+            let owner = fs::read_to_string(entry.path())?;
+            if forgotten.is_some_and(|sandbox| owner.lines().next() == Some(sandbox)) {
+                fs::remove_file(entry.path())?;
+                self.report.forgotten += 1;
+            } else {
+                leaked.push(name);
             }
         }
-        ensure!(stale.len() <= most, "LEAKED: the addresses {stale:?}");
-        for name in &stale {
-            fs::remove_file(format!("{LEASES}/{name}"))?;
-        }
-        self.report.forgotten += stale.len() as u64;
+        ensure!(leaked.is_empty(), "LEAKED: the addresses {leaked:?}");
         Ok(())
     }
 

@@ -2,10 +2,12 @@
 
 use std::{fmt, time::Duration};
 
+use clap::ValueEnum;
+
 use crate::dice::Dice;
 
 /// What goes wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Fault {
     /// The agent is killed, and starts again.
     AgentKilled,
@@ -27,6 +29,8 @@ pub enum Fault {
     DiskFull,
     /// The bridge is deleted, and made anew with its ports.
     BridgeDeleted,
+    /// The file system with the pins is unmounted.
+    BpffsUnmounted,
     /// Pods come and go at once.
     Crowd,
     /// Power is lost: processes, interfaces, /run and pins are gone; the lists, plugins and /var are not.
@@ -35,7 +39,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::AgentKilled,
         Self::AgentUpgraded,
         Self::ClockJump,
@@ -46,6 +50,7 @@ impl Fault {
         Self::RuntimeKilled,
         Self::DiskFull,
         Self::BridgeDeleted,
+        Self::BpffsUnmounted,
         Self::Crowd,
         Self::Reboot,
     ];
@@ -64,7 +69,8 @@ impl Fault {
             | Self::BrokenFirst
             | Self::RuntimeKilled
             | Self::DiskFull
-            | Self::BridgeDeleted => 10,
+            | Self::BridgeDeleted
+            | Self::BpffsUnmounted => 10,
         }
     }
 
@@ -73,10 +79,10 @@ impl Fault {
         matches!(self, Self::Crowd | Self::Reboot)
     }
 
-    /// Two faults of one process, or of one file, can not act at once.
+    /// Two faults of one process, or of one file, can not act at once; nor can the agent go while it is what keeps the pins.
     fn on(self) -> Option<&'static str> {
         match self {
-            Self::AgentKilled | Self::AgentUpgraded | Self::ClockJump => Some("agent"),
+            Self::AgentKilled | Self::AgentUpgraded | Self::ClockJump | Self::BpffsUnmounted => Some("agent"),
             Self::K3sRestarts | Self::RuntimeKilled => Some("runtime"),
             Self::PluginDeleted
             | Self::FlannelRewrites
@@ -107,10 +113,10 @@ impl fmt::Display for Round {
     }
 }
 
-/// Rounds with so many faults in all. The first ones hold each kind once, so that a short run does too.
-pub fn rounds(seed: u64, faults: usize) -> Vec<Round> {
+/// Rounds with so many faults of these kinds in all. The first ones hold each kind once, so that a short run does too.
+pub fn rounds(seed: u64, faults: usize, kinds: &[Fault]) -> Vec<Round> {
     let mut dice = Dice::new(seed);
-    let mut left = Fault::ALL.to_vec();
+    let mut left = kinds.to_vec();
     let mut rounds = Vec::new();
     let mut drawn = 0;
     while drawn < faults {
@@ -118,7 +124,7 @@ pub fn rounds(seed: u64, faults: usize) -> Vec<Round> {
         let mut round: Vec<Fault> = Vec::new();
         while round.len() < size {
             let fault = if left.is_empty() {
-                any(&mut dice)
+                any(&mut dice, kinds)
             } else {
                 left.swap_remove(dice.below(left.len()))
             };
@@ -129,13 +135,15 @@ pub fn rounds(seed: u64, faults: usize) -> Vec<Round> {
             if round.is_empty() || !clash {
                 round.push(fault);
             } else {
-                if drawn + round.len() < Fault::ALL.len() {
+                if drawn + round.len() < kinds.len() {
                     left.push(fault);
                 }
                 break;
             }
         }
         drawn += round.len();
+        // The others can write what they have to.
+        round.sort_by_key(|fault| *fault == Fault::DiskFull);
         rounds.push(Round {
             faults: round,
             lasts: Duration::from_millis(50 * dice.below(10) as u64),
@@ -145,10 +153,10 @@ pub fn rounds(seed: u64, faults: usize) -> Vec<Round> {
     rounds
 }
 
-fn any(dice: &mut Dice) -> Fault {
-    let total = Fault::ALL.iter().map(|fault| fault.weight()).sum();
+fn any(dice: &mut Dice, kinds: &[Fault]) -> Fault {
+    let total = kinds.iter().map(|fault| fault.weight()).sum();
     let mut at = dice.below(total);
-    for fault in Fault::ALL {
+    for fault in kinds.iter().copied() {
         match at.checked_sub(fault.weight()) {
             None => return fault,
             Some(rest) => at = rest,
@@ -165,13 +173,13 @@ mod tests {
     fn a_seed_is_a_run() {
         for seed in 0..200 {
             let text = |faults| {
-                rounds(seed, faults)
+                rounds(seed, faults, &Fault::ALL)
                     .iter()
                     .map(ToString::to_string)
                     .collect::<Vec<_>>()
             };
             assert_eq!(text(300), text(300));
-            let drawn: Vec<Fault> = rounds(seed, 300)
+            let drawn: Vec<Fault> = rounds(seed, 300, &Fault::ALL)
                 .into_iter()
                 .flat_map(|round| round.faults)
                 .collect();

@@ -5,24 +5,28 @@
 //!
 //! one, two (egress: open, TCP 80) ──► open     TCP 80, TCP 81, UDP 53
 //!                                 ╳─► closed   TCP 80, UDP 53: nothing may come in
-//! free (no policy) ──► open, ╳─► closed        talk (as one) ── one connection that lives ──► open
+//! free (no policy) ──► open, ╳─► closed        talk (as two) ── one connection that lives ──► open
+//! two, talk: nothing may come in either, but answers
 //! ```
 //!
 //! Promises that are checked:
-//! - of what policy forbids nothing arrives, at any moment: receivers tell all that arrives, and who sent it;
+//! - of what policy forbids nothing arrives, at any moment: a packet socket on each receiver's own interface sees every frame, and
+//!   receivers tell what came to their sockets, and who sent it;
 //! - a connection that policy allows never breaks, but with its pod;
 //! - what is allowed arrives again after each round, and what must not be counted would be: `free` is heard on the same ports;
 //! - leases, cached results, interfaces, programs and pins are those of the pods that run, no more and no less.
 
 mod apply;
+mod arrivals;
 mod check;
 mod draw;
+mod explain;
 mod pods;
 mod report;
 
 use std::fmt::Write as _;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, bail};
 
 use self::pods::World;
 pub use self::{
@@ -53,11 +57,17 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(usize, &Round, &Report) + Send)
         cni::install(cni::FLANNEL)?;
         let node = Node::boot(plan.release)?;
         apply::own_bpffs(&node)?;
+        apply::track()?;
         let mut world = World::new(&node, plan.crowd)?;
         for (number, round) in plan.rounds.iter().enumerate() {
-            world
-                .live_through(round)
-                .map_err(|error| anyhow!("{error:#}\n{}{}", history(plan, number), node.logs()))?;
+            if let Err(error) = world.live_through(round) {
+                // What came to pods meanwhile weighs more than what is left of them.
+                let arrived = world
+                    .listen()
+                    .map_or_else(|error| format!("{error:#}\n"), |()| String::new());
+                let (report, logs) = (&world.report, node.logs());
+                bail!("{error:#}\n{arrived}{}\n{report}\n{logs}", history(plan, number));
+            }
             progress(number, round, &world.report);
         }
         world.end()?;

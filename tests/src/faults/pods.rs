@@ -8,10 +8,17 @@ use std::{
     net::IpAddr,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{Report, apply::MODE};
-use crate::runtime::{Node, Pod, Spec};
+use super::{
+    Report,
+    apply::MODE,
+    arrivals::{Arrival, judge},
+};
+use crate::{
+    lab::Tap,
+    runtime::{Node, Pod, Spec},
+};
 
 /// What policy allows: everything else that arrives was forbidden. `free` is heard on every port of `open`.
 pub(super) fn allowed(at: &str, port: &str, from: &str) -> bool {
@@ -42,14 +49,19 @@ metadata: {name: shop}
 fn manifests(crowd: usize) -> String {
     let mut text = POLICIES.to_owned();
     let members = (0..crowd).map(member);
-    let little = ["one", "two", "talk", "late"]
-        .map(str::to_owned)
-        .into_iter()
-        .chain(members);
-    let pods = [("open", "app: open"), ("closed", "in: nothing"), ("free", "")]
-        .map(|(name, labels)| (name.to_owned(), labels))
-        .into_iter()
-        .chain(little.map(|name| (name, "out: little")));
+    // Where a pod is isolated both ways, answers come only on connections that are known.
+    let pods = [
+        ("open", "app: open"),
+        ("closed", "in: nothing"),
+        ("free", ""),
+        ("one", "out: little"),
+        ("two", "in: nothing, out: little"),
+        ("talk", "in: nothing, out: little"),
+        ("late", "out: little"),
+    ]
+    .map(|(name, labels)| (name.to_owned(), labels))
+    .into_iter()
+    .chain(members.map(|name| (name, "out: little")));
     for (name, labels) in pods {
         let metadata = format!("{{name: {name}, namespace: shop, uid: u-{name}, labels: {{{labels}}}}}");
         // Writing to a string never fails.
@@ -94,12 +106,16 @@ pub(super) struct World<'a> {
     pub(super) report: Report,
     pub(super) pods: Vec<Pod>,
     tails: BTreeMap<String, Tail>,
+    /// What comes in at the receivers' interfaces.
+    taps: BTreeMap<&'static str, Tap>,
     /// Number of the last try of a sender, by pod and target.
     tries: BTreeMap<(String, String), u64>,
     /// Tries of what is allowed that were answered, by pod.
     pub(super) answered: BTreeMap<String, u64>,
     /// The last line of the connection that lives.
     pub(super) talked: u64,
+    /// Whether flannel's list is the other one of two.
+    pub(super) other_list: bool,
 }
 
 impl<'a> World<'a> {
@@ -111,9 +127,11 @@ impl<'a> World<'a> {
             report: Report::default(),
             pods: Vec::new(),
             tails: BTreeMap::new(),
+            taps: BTreeMap::new(),
             tries: BTreeMap::new(),
             answered: BTreeMap::new(),
             talked: 0,
+            other_list: false,
         };
         node.start_agent(MODE)?;
         world.settle()?;
@@ -129,7 +147,8 @@ impl<'a> World<'a> {
             ("open", &["tcp/80", "tcp/81", "udp/53"][..]),
             ("closed", &["tcp/80", "udp/53"]),
         ] {
-            self.start(name, &[&["receive"], ports].concat())?;
+            let pod = self.start(name, &[&["receive"], ports].concat())?;
+            self.taps.insert(name, self.node.tap(&pod)?);
         }
         let (targets, open) = (self.targets()?, self.address("open")?);
         let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
@@ -137,17 +156,24 @@ impl<'a> World<'a> {
             self.start(name, &[&["send", "20"], targets.as_slice()].concat())?;
         }
         self.talked = 0;
-        self.start("talk", &["talk", "20", &format!("{open}:80")])
+        self.start("talk", &["talk", "20", &format!("{open}:80")])?;
+        Ok(())
     }
 
-    fn start(&mut self, name: &str, arguments: &[&str]) -> Result<()> {
+    /// The pods of now, and what watches them, are no more.
+    pub(super) fn depopulate(&mut self) {
+        self.pods.clear();
+        self.taps.clear();
+    }
+
+    fn start(&mut self, name: &str, arguments: &[&str]) -> Result<Pod> {
         let pod = self.node.start_pod(&Spec {
             name,
             host_network: false,
             arguments,
         })?;
-        self.pods.push(pod);
-        Ok(())
+        self.pods.push(pod.clone());
+        Ok(pod)
     }
 
     fn address(&self, name: &str) -> Result<IpAddr> {
@@ -168,15 +194,43 @@ impl<'a> World<'a> {
         ])
     }
 
-    /// Reads what all pods have said since the last time. An arrival that policy forbids, or a broken connection, is an error.
+    /// Reads what has come to the receivers, and what all pods have said, since the last time. An arrival that policy forbids, or a
+    /// broken connection, is an error.
     pub(super) fn listen(&mut self) -> Result<()> {
+        self.count_arrivals()?;
         for pod in self.pods.iter().map(|pod| pod.name.clone()).collect::<Vec<_>>() {
             self.hear(&pod)?;
         }
         Ok(())
     }
 
-    /// The same, of one pod.
+    fn count_arrivals(&mut self) -> Result<()> {
+        let free = self.address("free").ok();
+        let mut forbidden = None;
+        for (name, tap) in &self.taps {
+            for frame in tap.received()? {
+                match judge(name, free, &frame) {
+                    Arrival::Aside => {}
+                    Arrival::Allowed => self.report.packets_allowed += 1,
+                    Arrival::Forbidden => {
+                        self.report.packets_forbidden += 1;
+                        forbidden.get_or_insert_with(|| format!("{name}: {frame:02x?}"));
+                    }
+                }
+            }
+            let lost = tap.lost()?;
+            ensure!(
+                lost == 0,
+                "UNSEEN: {lost} frames that came to {name} were not counted"
+            );
+        }
+        match forbidden {
+            Some(first) => bail!("FORBIDDEN: packets came to the interface of a pod; the first at {first}"),
+            None => Ok(()),
+        }
+    }
+
+    /// What one pod has said since the last time.
     pub(super) fn hear(&mut self, pod: &str) -> Result<()> {
         let open = self.address("open")?;
         for line in self.tails.entry(pod.to_owned()).or_default().next(pod)? {
@@ -214,7 +268,7 @@ impl<'a> World<'a> {
                 }
                 ["talked", number] => self.talked = number.parse()?,
                 ["ready"] => {}
-                _ => anyhow::bail!("BROKEN: {pod} says: {line}"),
+                _ => bail!("BROKEN: {pod} says: {line}"),
             }
         }
         Ok(())

@@ -13,8 +13,8 @@ pub struct Report {
     pub rounds: u64,
     /// Pods that were started while faults acted, and ran.
     pub started: u64,
-    /// Pods whose start was refused while faults acted.
-    pub refused: u64,
+    /// Pods whose start was refused while faults acted, by the fault that explains it.
+    pub refused: BTreeMap<Fault, u64>,
     /// Addresses of such pods that the runtime forgot, because the plugin was missing when it took them down.
     pub forgotten: u64,
     /// Messages that policy allows: sent.
@@ -23,22 +23,32 @@ pub struct Report {
     pub allowed_arrived: u64,
     /// Messages that policy forbids: sent.
     pub forbidden_sent: u64,
+    /// Packets that came to the receivers' own interfaces: such as policy allows.
+    pub packets_allowed: u64,
+    /// Such as policy forbids.
+    pub packets_forbidden: u64,
     /// Lines of the connection that lives.
     pub talked: u64,
 }
 
 impl AddAssign for Report {
     fn add_assign(&mut self, other: Self) {
-        for (fault, times) in other.faults {
-            *self.faults.entry(fault).or_default() += times;
+        for (all, new) in [
+            (&mut self.faults, other.faults),
+            (&mut self.refused, other.refused),
+        ] {
+            for (fault, times) in new {
+                *all.entry(fault).or_default() += times;
+            }
         }
         self.rounds += other.rounds;
         self.started += other.started;
-        self.refused += other.refused;
         self.forgotten += other.forgotten;
         self.allowed_sent += other.allowed_sent;
         self.allowed_arrived += other.allowed_arrived;
         self.forbidden_sent += other.forbidden_sent;
+        self.packets_allowed += other.packets_allowed;
+        self.packets_forbidden += other.packets_forbidden;
         self.talked += other.talked;
     }
 }
@@ -46,7 +56,11 @@ impl AddAssign for Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (fault, times) in &self.faults {
-            writeln!(f, "{:<16} {times:>6}", format!("{fault:?}"))?;
+            write!(f, "{:<16} {times:>6}", format!("{fault:?}"))?;
+            match self.refused.get(fault) {
+                Some(refused) => writeln!(f, "   refused a pod {refused} times")?,
+                None => writeln!(f)?,
+            }
         }
         writeln!(
             f,
@@ -54,13 +68,20 @@ impl fmt::Display for Report {
             self.faults.values().sum::<u64>(),
             self.rounds,
             self.started,
-            self.refused,
+            self.refused.values().sum::<u64>(),
             self.forgotten
         )?;
         write!(
             f,
-            "allowed: {} sent, {} arrived; forbidden: {} sent, 0 arrived; lines of the connection that lives: {}",
-            self.allowed_sent, self.allowed_arrived, self.forbidden_sent, self.talked
+            "messages that senders have told of: {} allowed, {} forbidden; {} arrived\n\
+             packets at the receivers' interfaces: {} allowed, {} forbidden\n\
+             lines of the connection that lives: {}",
+            self.allowed_sent,
+            self.forbidden_sent,
+            self.allowed_arrived,
+            self.packets_allowed,
+            self.packets_forbidden,
+            self.talked
         )
     }
 }

@@ -11,8 +11,9 @@
 use std::{
     fs::File,
     io::{self, Read as _},
-    mem::size_of,
+    mem::{size_of, size_of_val},
     os::fd::AsRawFd as _,
+    path::Path,
     ptr, slice, thread,
 };
 
@@ -50,18 +51,29 @@ impl Lab {
             Source::Host(holder) => self.place(holder).holder.join("ns/net"),
             Source::Pod(holder, netns) => self.place(holder).holder.join("root/run/netns").join(netns),
         };
-        let netns = File::open(&path).with_context(|| format!("open {}", path.display()))?;
-        thread::scope(|scope| {
-            let worker = scope.spawn(|| -> Result<T> {
-                setns(netns, CloneFlags::CLONE_NEWNET)?;
-                Ok(what())
-            });
-            worker.join().unwrap_or_else(|_| bail!("the thread panicked"))
-        })
+        inside(&path, what)
     }
 }
 
+fn inside<T: Send>(netns: &Path, what: impl FnOnce() -> T + Send) -> Result<T> {
+    let netns = File::open(netns).with_context(|| format!("open {}", netns.display()))?;
+    thread::scope(|scope| {
+        let worker = scope.spawn(|| -> Result<T> {
+            setns(netns, CloneFlags::CLONE_NEWNET)?;
+            Ok(what())
+        });
+        worker.join().unwrap_or_else(|_| bail!("the thread panicked"))
+    })
+}
+
 impl Tap {
+    /// Opens a packet socket on an interface of the network namespace that a file names, which lives as long as the socket. It
+    /// sees what comes in, not what goes out.
+    pub fn inside(netns: &Path, interface: &str) -> Result<Self> {
+        inside(netns, || Self::open(interface))?
+            .with_context(|| format!("a packet socket on {interface} of {}", netns.display()))
+    }
+
     fn open(interface: &str) -> io::Result<Self> {
         let all = Protocol::from(i32::from((libc::ETH_P_ALL as u16).to_be()));
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(all))?;
@@ -97,6 +109,28 @@ impl Tap {
         };
         if outcome == 0 {
             Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+
+    /// How many frames there was no room for since the last time.
+    pub fn lost(&self) -> io::Result<u32> {
+        // struct tpacket_stats: how many came, how many were dropped; reading sets them to 0.
+        let mut counts = [0_u32; 2];
+        let mut length = size_of_val(&counts) as libc::socklen_t;
+        // SAFETY: the kernel writes at most `length` bytes to `counts`, which outlives the call.
+        let outcome = unsafe {
+            libc::getsockopt(
+                self.0.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                ptr::from_mut(&mut counts).cast(),
+                ptr::from_mut(&mut length),
+            )
+        };
+        if outcome == 0 {
+            Ok(counts[1])
         } else {
             Err(io::Error::last_os_error())
         }

@@ -124,6 +124,15 @@ impl Node {
         Ok(child.wait()?)
     }
 
+    /// Sends a signal to what [`Self::start`] started.
+    pub fn signal(&self, name: &str, signal: Signal) -> Result<()> {
+        let running = self.running();
+        let child = running
+            .get(name)
+            .with_context(|| format!("{name} does not run"))?;
+        Ok(kill(Pid::from_raw(child.id().cast_signed()), signal)?)
+    }
+
     /// Ends all that runs on the node at once, as a power cut does. Its files, mounts and interfaces stay.
     pub fn cut_power(&self) -> Result<()> {
         let mut running = self.running();

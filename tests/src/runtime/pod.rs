@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::{Node, image};
+use crate::lab::Tap;
 
 const NAMESPACE: &str = "shop";
 const LOGS: &str = "/run/pods";
@@ -77,6 +78,15 @@ impl Node {
                 Some(address.parse()?)
             },
         })
+    }
+
+    /// Sees all that comes in at a pod's interface. It keeps the pod's network namespace, until it is dropped.
+    pub fn tap(&self, pod: &Pod) -> Result<Tap> {
+        let status: Value =
+            serde_json::from_str(&self.crictl(&["inspectp", "--output", "json", &pod.sandbox])?)?;
+        let pid = &status["info"]["pid"];
+        let netns = self.root().join(format!("proc/{pid}/ns/net"));
+        Tap::inside(&netns, "eth0").with_context(|| format!("listen at {}", pod.name))
     }
 
     /// Takes a pod down: `StopPodSandbox` (here CNI DEL is called), then `RemovePodSandbox`.

@@ -91,12 +91,12 @@ fn a_pin_of_a_dead_interface_gives_way() {
 }
 
 /// What a pod sends to its node without end, and what of it arrives within a moment.
-struct Stream {
+pub(super) struct Stream {
     node: UdpSocket,
 }
 
 impl Stream {
-    fn from(pod: &str, end: Arc<AtomicBool>) -> Self {
+    pub(super) fn from(pod: &str, end: Arc<AtomicBool>) -> Self {
         ip("addr add 10.0.0.1/24 dev va").unwrap();
         let node = UdpSocket::bind("10.0.0.1:9000").unwrap();
         node.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
@@ -114,7 +114,7 @@ impl Stream {
     }
 
     /// How many packets had arrived, and arrive until none does for a moment.
-    fn arrived(&self) -> usize {
+    pub(super) fn arrived(&self) -> usize {
         let start = Instant::now();
         let mut count = 0;
         while start.elapsed() < Duration::from_secs(1) && self.node.recv(&mut [0; 8]).is_ok() {

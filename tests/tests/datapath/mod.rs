@@ -3,6 +3,7 @@
 mod attach;
 mod capabilities;
 mod conntrack;
+mod held;
 mod links;
 mod maps;
 mod packets;

@@ -1,15 +1,17 @@
-//! What goes wrong on nodes: the plugin is gone, a list can not be parsed. Nothing of it opens a pod.
+//! What goes wrong on nodes: the plugin is gone, a list can not be parsed, the runtime is silent. Nothing of it opens a pod.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, thread, time::Duration};
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
 use vethwall_tests::{
     cni::{BIN, CONF},
-    runtime::{AGENT, Release},
+    runtime::{AGENT, CONTAINERD, Release},
 };
 
-use super::{OPEN, Plain, Traces, assert_enforced_from_the_first, chained, plain, refused, start_sender};
+use super::{
+    OPEN, Plain, Traces, assert_enforced_from_the_first, chained, own_list, plain, refused, start_sender,
+};
 
 #[test]
 fn a_plugin_that_is_gone_lets_no_pod_start_and_is_put_back() {
@@ -90,4 +92,35 @@ fn unparsable(plain: &Plain) -> Result<()> {
     node.sweep()?;
     start_sender(node, "late", &open)?;
     assert_enforced_from_the_first(node, "late")
+}
+
+#[test]
+fn an_agent_that_starts_while_the_runtime_is_silent_waits_to_learn_its_directories() {
+    plain(Release::Newest, silent);
+}
+
+/// Only containerd knows where this node's lists are.
+fn silent(plain: &Plain) -> Result<()> {
+    let node = &plain.node;
+    node.signal(CONTAINERD, Signal::SIGSTOP)?;
+    node.start_agent("own")?;
+    // It asks more than once.
+    thread::sleep(Duration::from_secs(5));
+    assert!(node.runs(AGENT) && !own_list());
+    node.signal(CONTAINERD, Signal::SIGCONT)?;
+    let steady = || node.until("the agent is steady", || Ok(node.status()?["phase"] == "steady"));
+    steady()?;
+    assert!(own_list());
+    assert_eq!(node.chain()?, chained());
+
+    // One that ends takes its socket along.
+    node.end(AGENT, Signal::SIGTERM)?;
+    node.end(CONTAINERD, Signal::SIGTERM)?;
+    assert!(!Path::new("/run/containerd/containerd.sock").exists());
+    node.start_agent("own")?;
+    thread::sleep(Duration::from_secs(2));
+    node.start_containerd()?;
+    steady()?;
+    assert_eq!(node.chain()?, chained());
+    Ok(())
 }
