@@ -19,7 +19,7 @@ use vethwall_cni::{
 /// A call takes no longer, whatever it waits for: a runtime that does not end the configuration, a kernel that is busy.
 const TIME: Duration = Duration::from_secs(8);
 /// The same for those that never fail. They may take a second, with what it takes to start the process.
-const FORGIVING_TIME: Duration = Duration::from_millis(800);
+const FORGIVING_TIME: Duration = Duration::from_millis(600);
 
 /// The configuration was read.
 static READ: AtomicBool = AtomicBool::new(false);

@@ -26,7 +26,7 @@ mod report;
 
 use std::fmt::Write as _;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, bail};
 
 use self::pods::World;
 pub use self::{
@@ -60,10 +60,14 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(usize, &Round, &Report) + Send)
         apply::track()?;
         let mut world = World::new(&node, plan.crowd)?;
         for (number, round) in plan.rounds.iter().enumerate() {
-            world.live_through(round).map_err(|error| {
+            if let Err(error) = world.live_through(round) {
+                // What came to pods meanwhile weighs more than what is left of them.
+                let arrived = world
+                    .listen()
+                    .map_or_else(|error| format!("{error:#}\n"), |()| String::new());
                 let (report, logs) = (&world.report, node.logs());
-                anyhow!("{error:#}\n{}\n{report}\n{logs}", history(plan, number))
-            })?;
+                bail!("{error:#}\n{arrived}{}\n{report}\n{logs}", history(plan, number));
+            }
             progress(number, round, &world.report);
         }
         world.end()?;

@@ -73,12 +73,12 @@ impl fmt::Display for Report {
         )?;
         write!(
             f,
-            "messages sent: {} allowed, of which {} were seen to arrive; {} forbidden\n\
+            "messages that senders have told of: {} allowed, {} forbidden; {} arrived\n\
              packets at the receivers' interfaces: {} allowed, {} forbidden\n\
              lines of the connection that lives: {}",
             self.allowed_sent,
-            self.allowed_arrived,
             self.forbidden_sent,
+            self.allowed_arrived,
             self.packets_allowed,
             self.packets_forbidden,
             self.talked

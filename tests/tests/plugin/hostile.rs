@@ -42,9 +42,16 @@ fn call_with(verb: &str, pod: &OsStr, stdin: &[u8], open: bool) -> (Option<u64>,
     let mut input = child.stdin.take().unwrap();
     // It need not read all of it.
     let _closed = input.write_all(stdin);
-    let kept = open.then_some(input);
+    if open {
+        // Longer than any call may take, and not for ever.
+        thread::spawn(move || {
+            thread::sleep(Duration::from_secs(12));
+            drop(input);
+        });
+    } else {
+        drop(input);
+    }
     let output = child.wait_with_output().unwrap();
-    drop(kept);
     let code = (!output.status.success()).then(|| {
         let error: Value =
             serde_json::from_slice(&output.stdout).expect("an error is JSON on standard output");

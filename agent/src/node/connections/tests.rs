@@ -134,7 +134,7 @@ fn only_connections_of_the_interfaces_at_hand_are_seeded_and_none_twice() {
         ..List::default()
     };
     let mut connections = Connections::default();
-    let mut seed = |connections: &mut Connections, maps: &mut Fake, older: &mut Older| {
+    let seed = |connections: &mut Connections, maps: &mut Fake, older: &mut Older| {
         connections.seed(&list, maps, &observed, older).unwrap();
     };
     let older = |ifindex| Older::from(BTreeSet::from([ifindex]));
