@@ -12,7 +12,7 @@ MACHINE := $(shell uname -m)-unknown-linux-gnu
 
 KERNELS ?= 5.10 6.1 6.12 newest
 
-.PHONY: help setup build demo test test-kernels bench lint plugin image clean root
+.PHONY: help setup build demo test e2e test-kernels bench lint plugin image clean root
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -30,6 +30,11 @@ demo: root build ## a flannel cluster on this machine: decorative policies, then
 test: root build ## every test, those that need root and network namespaces included
 	@scripts/setup.sh runtime chart
 	cargo test --locked --workspace --no-fail-fast
+
+# Building Kubernetes, etcd, flannel and helm takes ten minutes on two cores, once.
+e2e: root build image ## a real cluster on this machine: installed by helm, enforced, killed, upgraded, uninstalled
+	@scripts/setup.sh runtime cluster
+	@$(TARGET)/debug/vethwall-e2e
 
 # Minutes each: everything is emulated. KERNELS="5.10 newest" chooses some, FILTER=kernel::policy some of the tests.
 test-kernels: root build ## the tests of the datapath on other kernels, in virtual machines; KERNELS="5.10 newest" chooses

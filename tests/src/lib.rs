@@ -2,9 +2,11 @@
 
 pub mod apiserver;
 pub mod chart;
+pub mod cluster;
 pub mod cni;
 pub mod demo;
 mod dice;
+pub mod e2e;
 pub mod faults;
 pub mod fuzz;
 pub mod hooks;

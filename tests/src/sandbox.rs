@@ -1,10 +1,10 @@
-//! A place of its own for a test: network and mount namespace, with its own bpffs, /run and /var/lib/cni.
+//! A place of its own for a test: network and mount namespace, with its own bpffs, /run and /var/lib.
 //!
-//! Invariants: nothing a test does in here is seen outside, and everything vanishes with the thread, also when the test
-//! panics: the namespaces are referred to by nothing else.
+//! Invariants: nothing a test does in here is seen outside, and everything vanishes with the thread or the [`Sandbox`],
+//! also when the test panics: the namespaces are referred to by nothing else.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use caps::{CapSet, CapsHashSet};
 use nix::{
     mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, setns, unshare},
 };
 
 /// bpffs in every sandbox: where it is on a node.
@@ -29,14 +29,46 @@ pub const WITHOUT_BTF: &str = "VETHWALL_TEST_WITHOUT_BTF";
 /// Runs a test in a sandbox, on a thread of its own that nothing else ever uses. Threads and processes that it starts
 /// are in the sandbox too.
 pub fn run<T: Send>(test: impl FnOnce() -> T + Send) -> T {
-    let outcome = thread::scope(|scope| {
-        let worker = scope.spawn(|| {
-            enter().expect("root is needed, with the right to make namespaces and to mount");
-            test()
-        });
-        worker.join()
-    });
-    outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    apart(|| {
+        enter().expect("root is needed, with the right to make namespaces and to mount");
+        test()
+    })
+}
+
+/// A sandbox that one goes into more than once.
+#[derive(Debug)]
+pub struct Sandbox {
+    network: File,
+    mounts: File,
+}
+
+impl Sandbox {
+    /// A new one.
+    pub fn new() -> Result<Self> {
+        apart(|| {
+            enter()?;
+            Ok(Self {
+                network: File::open("/proc/thread-self/ns/net")?,
+                mounts: File::open("/proc/thread-self/ns/mnt")?,
+            })
+        })
+    }
+
+    /// Does something in it. Processes that are started stay in it.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        apart(|| {
+            // A thread that shares its root directory with others may not change its mount namespace.
+            unshare(CloneFlags::CLONE_FS)?;
+            setns(&self.mounts, CloneFlags::CLONE_NEWNS).context("enter the mount namespace")?;
+            setns(&self.network, CloneFlags::CLONE_NEWNET).context("enter the network namespace")?;
+            work()
+        })
+    }
+}
+
+/// On a thread of its own; its panic is this thread's.
+fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| scope.spawn(work).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn enter() -> Result<()> {

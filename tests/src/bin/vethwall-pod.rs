@@ -3,6 +3,7 @@
 //! ```text
 //! vethwall-pod pause                           sleeps
 //! vethwall-pod send MS tcp/ADDRESS:PORT ...    tries each target every MS milliseconds, from its first instruction
+//! vethwall-pod try tcp/ADDRESS:PORT ...        tries each target once, all at once
 //! vethwall-pod talk MS ADDRESS:PORT            one TCP connection: a line every MS milliseconds, until it breaks
 //! vethwall-pod receive tcp/PORT ...            counts what arrives
 //! ```
@@ -15,6 +16,7 @@
 //! ```text
 //! sent NUMBER tcp/10.244.1.3:80 answered      TCP: answered, refused, silent, or what the kernel said
 //! sent NUMBER udp/10.244.1.3:53 answered
+//! tried udp/10.244.1.3:53 answered
 //! talked NUMBER                               every [`TOLD`]th line that was answered
 //! broken NUMBER what the kernel said
 //! got tcp/80 SENDER NUMBER
@@ -46,11 +48,12 @@ fn main() -> ExitCode {
     let outcome = match words.as_slice() {
         ["pause"] => forever(),
         ["send", period, targets @ ..] if !targets.is_empty() => send(period, targets),
+        ["try", targets @ ..] if !targets.is_empty() => once(targets),
         ["talk", period, target] => talk(period, target),
         ["receive", ports @ ..] if !ports.is_empty() => receive(ports),
         _ => Err(
-            "usage: vethwall-pod pause | send MS PROTOCOL/ADDRESS:PORT... | talk MS ADDRESS:PORT | receive \
-                  PROTOCOL/PORT..."
+            "usage: vethwall-pod pause | send MS PROTOCOL/ADDRESS:PORT... | try PROTOCOL/ADDRESS:PORT... | \
+                  talk MS ADDRESS:PORT | receive PROTOCOL/PORT..."
                 .into(),
         ),
     };
@@ -77,37 +80,66 @@ fn say(line: &str) {
     let _closed = io::stdout().write_all(format!("{line}\n").as_bytes());
 }
 
+/// How a target is tried, and its address.
+fn target(text: &str) -> Result<(Attempt, SocketAddr), Box<dyn Error>> {
+    let (protocol, address) = text.split_once('/').ok_or("a target is PROTOCOL/ADDRESS:PORT")?;
+    let attempt: Attempt = match protocol {
+        "tcp" => over_tcp,
+        "udp" => over_udp,
+        "datagrams" => datagram,
+        _ => return Err("a protocol is tcp, udp or datagrams".into()),
+    };
+    Ok((attempt, address.parse()?))
+}
+
+type Attempt = fn(SocketAddr, &str) -> io::Result<()>;
+
+/// What came of a try, in a word or what the kernel said.
+fn outcome(tried: io::Result<()>) -> String {
+    match tried {
+        Ok(()) => "answered".to_owned(),
+        Err(error) => in_a_word(&error),
+    }
+}
+
 fn send(period: &str, targets: &[&str]) -> Outcome {
     let period = Duration::from_millis(period.parse()?);
     let who = env::var("HOSTNAME").unwrap_or_else(|_| "nobody".to_owned());
-    for target in targets {
-        let (protocol, address) = target
-            .split_once('/')
-            .ok_or("a target is PROTOCOL/ADDRESS:PORT")?;
-        let address: SocketAddr = address.parse()?;
-        let attempt: fn(SocketAddr, &str) -> io::Result<()> = match protocol {
-            "tcp" => over_tcp,
-            "udp" => over_udp,
-            "datagrams" => datagram,
-            _ => return Err("a protocol is tcp, udp or datagrams".into()),
-        };
-        let told = if protocol == "datagrams" { TOLD } else { 1 };
-        let (target, who) = (target.to_string(), who.clone());
+    for text in targets {
+        let (attempt, address) = target(text)?;
+        let told = if text.starts_with("datagrams/") { TOLD } else { 1 };
+        let (text, who) = (text.to_string(), who.clone());
         thread::spawn(move || {
             for number in 0_u64.. {
                 let start = Instant::now();
-                let outcome = match attempt(address, &format!("{who} {number}\n")) {
-                    Ok(()) => "answered".to_owned(),
-                    Err(error) => in_a_word(&error),
-                };
+                let outcome = outcome(attempt(address, &format!("{who} {number}\n")));
                 if number.is_multiple_of(told) {
-                    say(&format!("sent {number} {target} {outcome}"));
+                    say(&format!("sent {number} {text} {outcome}"));
                 }
                 thread::sleep(period.saturating_sub(start.elapsed()));
             }
         });
     }
     forever()
+}
+
+fn once(targets: &[&str]) -> Outcome {
+    let who = env::var("HOSTNAME").unwrap_or_else(|_| "nobody".to_owned());
+    let mut tries = Vec::new();
+    for text in targets {
+        let (attempt, address) = target(text)?;
+        let (text, who) = (text.to_string(), who.clone());
+        tries.push(thread::spawn(move || {
+            say(&format!(
+                "tried {text} {}",
+                outcome(attempt(address, &format!("{who} 0\n")))
+            ));
+        }));
+    }
+    for attempt in tries {
+        attempt.join().map_err(|_panic| "a try panicked")?;
+    }
+    Ok(())
 }
 
 fn in_a_word(error: &io::Error) -> String {

@@ -41,8 +41,7 @@ pub(super) fn hold(name: &str, directory: &Path) -> Result<()> {
     private()?;
     let none = None::<&str>;
     for path in ["/etc/cni", "/var/lib/cni"] {
-        mount_point(Path::new(path))?;
-        tmpfs(path)?;
+        own(Path::new(path))?;
     }
     // The lab's own directory stays visible below the node's /run.
     let state = File::open(directory)?;
@@ -67,18 +66,30 @@ pub(super) fn hold(name: &str, directory: &Path) -> Result<()> {
     }
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).context("mount /sys")?;
     mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), none).context("mount bpffs")?;
-    for (key, value) in SYSCTLS {
-        let path = Path::new("/proc/sys").join(key);
-        if path.exists() {
-            fs::write(&path, value).with_context(|| format!("write {}", path.display()))?;
-        }
-    }
+    set_sysctls()?;
     let mut stdout = std::io::stdout();
     writeln!(stdout, "ready")?;
     stdout.flush()?;
     loop {
         thread::sleep(Duration::from_secs(3600));
     }
+}
+
+/// Gives this mount namespace an empty directory of its own there, whether the machine has one or not.
+pub(crate) fn own(path: &Path) -> Result<()> {
+    mount_point(path)?;
+    tmpfs(&path.display().to_string())
+}
+
+/// Makes this network namespace a node's.
+pub(crate) fn set_sysctls() -> Result<()> {
+    for (key, value) in SYSCTLS {
+        let path = Path::new("/proc/sys").join(key);
+        if path.exists() {
+            fs::write(&path, value).with_context(|| format!("write {}", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 fn tmpfs(path: &str) -> Result<()> {

@@ -42,4 +42,8 @@ pub use self::{
     raw::Tap,
     state::{Backend, Engine, Families, Node, Pod, Port, Service, ServicePort, State},
 };
-pub(crate) use self::{engine::PATIENCE_VARIABLE, enter::private};
+pub(crate) use self::{
+    engine::PATIENCE_VARIABLE,
+    enter::private,
+    holder::{own, set_sysctls},
+};

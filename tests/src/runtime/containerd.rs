@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::{Node, image};
+use super::{Archive, Node, image};
 use crate::{
     cni::{BIN, CONF},
     sandbox::{command, workspace},
@@ -20,7 +20,8 @@ use crate::{
 
 /// Name of the daemon on a node.
 pub const CONTAINERD: &str = "containerd";
-const SOCKET: &str = "/run/containerd/containerd.sock";
+/// Where it answers.
+pub const SOCKET: &str = "/run/containerd/containerd.sock";
 const CONFIG: &str = "/run/containerd.toml";
 const CRICTL: &str = "/run/crictl.yaml";
 
@@ -31,6 +32,28 @@ pub enum Release {
     Distribution,
     /// The newest 2.x, built from its module.
     Newest,
+}
+
+/// What containerd is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Where the plugins are.
+    pub bin: &'static str,
+    /// Where the lists of plugins are.
+    pub conf: &'static str,
+    /// How images become the roots of containers.
+    pub snapshotter: &'static str,
+}
+
+impl Default for Settings {
+    /// The directories of [`crate::cni`], and copies, which any file system can make.
+    fn default() -> Self {
+        Self {
+            bin: BIN,
+            conf: CONF,
+            snapshotter: "native",
+        }
+    }
 }
 
 impl Release {
@@ -70,7 +93,12 @@ impl Release {
         [self.directory(), Self::Distribution.directory()]
     }
 
-    fn config(self) -> Result<String> {
+    fn config(self, settings: Settings) -> Result<String> {
+        let Settings {
+            bin,
+            conf,
+            snapshotter,
+        } = settings;
         // `opt` makes /opt/containerd. Scores below one's own need a right that root of a container may lack.
         let head = format!(
             "root = \"/var/lib/containerd\"\nstate = \"/run/containerd\"\n\
@@ -83,15 +111,15 @@ impl Release {
                 r#"version = 3
 {head}
 [plugins."io.containerd.cri.v1.images"]
-snapshotter = "native"
+snapshotter = "{snapshotter}"
 [plugins."io.containerd.cri.v1.images".pinned_images]
 sandbox = "{image}"
 [plugins."io.containerd.cri.v1.runtime"]
 disable_apparmor = true
 restrict_oom_score_adj = true
 [plugins."io.containerd.cri.v1.runtime".cni]
-bin_dirs = ["{BIN}"]
-conf_dir = "{CONF}"
+bin_dirs = ["{bin}"]
+conf_dir = "{conf}"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
@@ -108,10 +136,10 @@ disable_tcp_service = true
 disable_apparmor = true
 restrict_oom_score_adj = true
 [plugins."io.containerd.grpc.v1.cri".cni]
-bin_dir = "{BIN}"
-conf_dir = "{CONF}"
+bin_dir = "{bin}"
+conf_dir = "{conf}"
 [plugins."io.containerd.grpc.v1.cri".containerd]
-snapshotter = "native"
+snapshotter = "{snapshotter}"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
@@ -125,7 +153,7 @@ SystemdCgroup = false
 impl Node {
     /// Starts containerd, and returns when it answers.
     pub fn start_containerd(&self) -> Result<()> {
-        fs::write(CONFIG, self.release.config()?)?;
+        fs::write(CONFIG, self.release.config(self.settings)?)?;
         let client =
             format!("runtime-endpoint: unix://{SOCKET}\nimage-endpoint: unix://{SOCKET}\ntimeout: 60\n");
         fs::write(CRICTL, client)?;
@@ -141,9 +169,17 @@ impl Node {
         self.start_containerd()
     }
 
-    pub(super) fn import(&self) -> Result<()> {
+    /// Makes the image that is both the pods' and the pause image known to containerd.
+    pub fn import_own(&self) -> Result<()> {
         let directory = Path::new("/run/image");
-        let archive = image::write(directory)?;
+        let archive = image::pod_image(directory)?;
+        self.import(&archive)?;
+        Ok(fs::remove_dir_all(directory)?)
+    }
+
+    /// Makes an image known to containerd. The file is one that the node sees.
+    pub fn import(&self, archive: &Archive) -> Result<()> {
+        let file = archive.file.display().to_string();
         self.said(
             "ctr",
             &[
@@ -154,15 +190,33 @@ impl Node {
                 "images",
                 "import",
                 "--no-unpack",
-                &archive,
+                &file,
             ],
         )?;
-        fs::remove_dir_all(directory)?;
         self.until("the image is known", || {
             Ok(self
                 .crictl(&["images", "--output", "json"])?
-                .contains(image::IMAGE))
+                .contains(&archive.name))
         })
+    }
+
+    /// Gives an image another name.
+    pub fn tag(&self, name: &str, other: &str) -> Result<()> {
+        self.said(
+            "ctr",
+            &[
+                "--address",
+                SOCKET,
+                "--namespace",
+                "k8s.io",
+                "images",
+                "tag",
+                "--force",
+                name,
+                other,
+            ],
+        )
+        .map(drop)
     }
 
     /// `crictl`: what it says on standard output, or an error with all that it said.

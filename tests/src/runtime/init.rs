@@ -6,7 +6,7 @@
 use std::{
     fs,
     io::{self, Read as _, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
@@ -65,7 +65,11 @@ pub(crate) fn run(cgroup: &str) -> Result<()> {
     private()?;
     let none = None::<&str>;
     mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), none).context("mount /proc")?;
-    mount_cgroups()?;
+    for hierarchy in mount_cgroups()? {
+        fs::create_dir_all(hierarchy.join(cgroup)).context("make a cgroup")?;
+    }
+    // Of this namespace alone, but shared with the mount namespaces of its pods, as systemd leaves a machine.
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SHARED, none).context("make / shared")?;
     sethostname("node").context("sethostname")?;
     let cgroup = cgroup.to_owned();
     thread::spawn(move || {
@@ -84,8 +88,9 @@ pub(crate) fn run(cgroup: &str) -> Result<()> {
     }
 }
 
-/// The machine's hierarchies, where container runtimes look for them: a sandbox's /sys is new and has none.
-fn mount_cgroups() -> Result<()> {
+/// Mounts the machine's hierarchies where container runtimes look for them, as a sandbox's /sys is new and has none; returns
+/// where each is.
+fn mount_cgroups() -> Result<Vec<PathBuf>> {
     let none = None::<&str>;
     let own = fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
     let first: Vec<&str> = own
@@ -94,8 +99,8 @@ fn mount_cgroups() -> Result<()> {
         .filter(|controllers| !controllers.is_empty())
         .collect();
     if first.is_empty() {
-        return mount(Some("cgroup2"), CGROUPS, Some("cgroup2"), MsFlags::empty(), none)
-            .context("mount cgroup2");
+        mount(Some("cgroup2"), CGROUPS, Some("cgroup2"), MsFlags::empty(), none).context("mount cgroup2")?;
+        return Ok(vec![CGROUPS.into()]);
     }
     // Version 1: a hierarchy for each set of controllers.
     mount(
@@ -106,6 +111,7 @@ fn mount_cgroups() -> Result<()> {
         Some("mode=755"),
     )
     .context("mount a tmpfs")?;
+    let mut hierarchies = Vec::new();
     for controllers in first {
         let at = Path::new(CGROUPS).join(controllers.trim_start_matches("name="));
         fs::create_dir(&at)?;
@@ -117,8 +123,9 @@ fn mount_cgroups() -> Result<()> {
             Some(controllers),
         )
         .with_context(|| format!("mount the hierarchy of {controllers}"))?;
+        hierarchies.push(at);
     }
-    Ok(())
+    Ok(hierarchies)
 }
 
 /// Ends all that runs on the node, and removes its pods' cgroups.

@@ -24,7 +24,7 @@ use std::{
     fs,
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -40,8 +40,8 @@ use nix::{
 
 pub use self::{
     agent::{AGENT, MANIFESTS},
-    containerd::{CONTAINERD, Release},
-    image::{IMAGE, PROGRAM},
+    containerd::{CONTAINERD, Release, SOCKET, Settings},
+    image::{Archive, IMAGE, PROGRAM, pod_image},
     pod::{Pod, Spec},
     traces::Traces,
 };
@@ -57,6 +57,7 @@ const LOG: &str = "/run/log";
 pub struct Node {
     /// Its containerd.
     pub release: Release,
+    settings: Settings,
     init: Child,
     place: Place,
     /// Above the cgroups of its pods, in every hierarchy.
@@ -70,6 +71,14 @@ pub struct Node {
 impl Node {
     /// A node in this thread's sandbox, with containerd and [`IMAGE`]. `crate::cni::install` has been before.
     pub fn boot(release: Release) -> Result<Self> {
+        let node = Self::bare(release, Settings::default())?;
+        node.start_containerd()?;
+        node.import_own()?;
+        Ok(node)
+    }
+
+    /// A node in this thread's sandbox on which nothing runs yet.
+    pub fn bare(release: Release, settings: Settings) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let cgroup = format!("vethwall-test-{}-{number}", std::process::id());
@@ -81,17 +90,25 @@ impl Node {
             netns: None,
             resolver: None,
         };
-        let node = Self {
+        Ok(Self {
             release,
+            settings,
             init,
             place,
             cgroup,
             attempts: AtomicU32::new(0),
             running: Mutex::default(),
-        };
-        node.start_containerd()?;
-        node.import()?;
-        Ok(node)
+        })
+    }
+
+    /// The number of its first process, seen from here.
+    pub fn id(&self) -> u32 {
+        self.init.id()
+    }
+
+    /// The cgroup above all of its pods, without a slash.
+    pub fn cgroup(&self) -> &str {
+        &self.cgroup
     }
 
     /// A command that finds the programs of the runtime first. It runs on the node once it is given to [`Self::start`] or
@@ -158,7 +175,7 @@ impl Node {
         let what = Path::new(program.as_ref()).display().to_string();
         let mut command = self.command(program)?;
         command.args(arguments);
-        let output = self.place.output(command)?;
+        let output = self.output(command)?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         ensure!(
             output.status.success(),
@@ -173,6 +190,16 @@ impl Node {
             text(&output.stderr)
         );
         Ok(text(&output.stdout))
+    }
+
+    /// Runs a command on the node and returns how it ended and what it said.
+    pub fn output(&self, command: Command) -> Result<Output> {
+        self.place.output(command)
+    }
+
+    /// Runs a command on the node with this on its standard input; an error says all that it said.
+    pub fn feed(&self, command: Command, input: &str) -> Result<String> {
+        self.place.feed(command, input)
     }
 
     /// The ends of what the daemons wrote.
