@@ -1,41 +1,27 @@
 //! vethwall in a real Kubernetes cluster on this machine: see [`vethwall_tests::e2e`].
 //!
-//! `vethwall-e2e` tells the whole story; `vethwall-e2e --hold` brings the cluster up alone and says how to get in.
+//! `vethwall-e2e` tells the whole story. `vethwall-e2e --hold 2` waits after two steps and says how to get into the machines;
+//! `--hold 0` is a cluster without vethwall.
 
-use std::{process::ExitCode, time::Instant};
+use std::process::ExitCode;
 
-use anyhow::Result;
 use clap::Parser;
-use vethwall_tests::{cluster::Cluster, e2e};
+use vethwall_tests::e2e;
 
 /// A real cluster: installed, enforced, killed, upgraded, uninstalled.
 #[derive(Parser)]
 struct Arguments {
-    /// Only a cluster, without vethwall, until Enter is pressed.
-    #[arg(long)]
-    hold: bool,
+    /// After so many steps, wait until Enter is pressed.
+    #[arg(long, value_name = "STEPS")]
+    hold: Option<usize>,
 }
 
 fn main() -> ExitCode {
-    let mut say = |what: &str| eprintln!("{what}");
-    let outcome = if Arguments::parse().hold {
-        hold()
-    } else {
-        e2e::run(&mut say)
-    };
-    match outcome {
+    match e2e::run(Arguments::parse().hold, &mut |what| eprintln!("{what}")) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error:?}");
+            eprintln!("failed: {error:#}");
             ExitCode::FAILURE
         }
     }
-}
-
-fn hold() -> Result<()> {
-    let start = Instant::now();
-    let cluster = Cluster::up(&mut |what| eprintln!("{:6.1} s  {what}", start.elapsed().as_secs_f64()))?;
-    eprintln!("{}", cluster.ways_in()?);
-    std::io::stdin().read_line(&mut String::new())?;
-    Ok(())
 }

@@ -112,6 +112,8 @@ impl Cluster {
             Ok(ready.trim() == "True True")
         })?;
         say("both nodes are Ready");
+        cluster.rolled_out("kube-flannel", "daemonset/kube-flannel-ds", PATIENCE)?;
+        say("flannel has its subnets");
         Ok(cluster)
     }
 

@@ -30,6 +30,7 @@ impl Machine {
         )?;
         self.write("/run/kubernetes/resolv.conf", "")?;
         self.keep_tunables()?;
+        self.delegate_controllers()?;
         let evict = [
             "memory.available",
             "nodefs.available",
@@ -49,6 +50,8 @@ impl Machine {
             "cgroupRoot": format!("/{cgroup}"),
             "failCgroupV1": false,
             "failSwapOn": false,
+            // Nobody resolves names here, but a kubelet without one warns for every pod.
+            "clusterDNS": ["10.96.0.10"],
             "resolvConf": format!("{LOCAL}/resolv.conf"),
             "volumePluginDir": "/var/lib/kubelet/volume-plugins",
             // The disk is the machine's: how full it is says nothing about a node.
@@ -79,6 +82,13 @@ impl Machine {
         });
         self.write("/run/kubernetes/kube-proxy.json", &proxy.to_string())?;
         self.daemon("kube-proxy", &["--config=/run/kubernetes/kube-proxy.json"])
+    }
+
+    /// In the hierarchy of version 2, a kubelet wants every controller in its part.
+    fn delegate_controllers(&self) -> Result<()> {
+        let script = "cd /sys/fs/cgroup && [ ! -e cgroup.controllers ] || \
+                      sed 's/[^ ][^ ]*/+&/g' cgroup.controllers > cgroup.subtree_control";
+        self.on(|node| node.said("sh", &["-c", script]).map(drop))
     }
 
     /// Puts files in the place of what a kubelet would set for the whole machine.

@@ -52,8 +52,11 @@ impl Before {
 
 fn node(node: &Node) -> Result<BTreeSet<String>> {
     let mut lines = BTreeSet::new();
-    for directory in ["/etc/cni/net.d", "/opt/cni/bin", BPFFS, "/run/vethwall"] {
-        files(Path::new(directory), &mut lines)?;
+    for directory in ["/etc/cni/net.d", "/opt/cni/bin"] {
+        files(Path::new(directory), true, &mut lines)?;
+    }
+    for directory in [BPFFS, "/run/vethwall"] {
+        files(Path::new(directory), false, &mut lines)?;
     }
     lines.insert(format!("runtime's chain: {}", node.chain()?.join(", ")));
     for interface in surroundings::interfaces()? {
@@ -81,7 +84,8 @@ fn said(program: &str, arguments: &str) -> Result<Vec<String>> {
     Ok(command(program, &arguments)?.lines().map(str::to_owned).collect())
 }
 
-fn files(directory: &Path, lines: &mut BTreeSet<String>) -> Result<()> {
+/// All files below a directory, with digests of what is in them or without.
+fn files(directory: &Path, contents: bool, lines: &mut BTreeSet<String>) -> Result<()> {
     if !directory.exists() {
         return Ok(());
     }
@@ -91,12 +95,14 @@ fn files(directory: &Path, lines: &mut BTreeSet<String>) -> Result<()> {
             continue;
         }
         if path.is_dir() {
-            lines.insert(format!("{}/", path.display()));
-            files(&path, lines)?;
-        } else {
-            let digest = Sha256::digest(fs::read(&path).with_context(|| format!("read {}", path.display()))?);
-            lines.insert(format!("{} {}", path.display(), hex(&digest)));
+            files(&path, contents, lines)?;
         }
+        let mut line = path.display().to_string();
+        if contents && path.is_file() {
+            let read = fs::read(&path).with_context(|| format!("read {line}"))?;
+            line += &format!(" {}", hex(&Sha256::digest(read)));
+        }
+        lines.insert(line);
     }
     Ok(())
 }

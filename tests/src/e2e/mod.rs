@@ -10,7 +10,7 @@ mod policies;
 
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 pub use self::before::Before;
 use crate::cluster::Cluster;
@@ -56,27 +56,52 @@ const STEPS: &[Step] = &[
     ("no pod has restarted or hangs", pods::sound),
 ];
 
-/// Brings a cluster up and tells the whole story. `say` hears of each step and how long it took.
-pub fn run(say: &mut dyn FnMut(&str)) -> Result<()> {
+/// Brings a cluster up and tells the whole story. `say` hears of each step, and when it was over. After `hold` steps a line is
+/// waited for on standard input.
+pub fn run(hold: Option<usize>, say: &mut dyn FnMut(&str)) -> Result<()> {
     let start = Instant::now();
-    let mut told = |what: &str| say(&format!("{:6.1} s  {what}", start.elapsed().as_secs_f64()));
-    let cluster = Cluster::up(&mut told)?;
+    let at = |what: &str| format!("{:6.1} s  {what}", start.elapsed().as_secs_f64());
+    let cluster = Cluster::up(&mut |what| say(&at(what)))?;
     let mut story = Story {
         cluster,
         before: None,
     };
-    for (what, step) in STEPS {
-        let outcome = step(&mut story);
-        if let Err(error) = outcome {
-            let state = story
-                .cluster
-                .kubectl(&["get", "pods,events", "--all-namespaces", "--output", "wide"])
-                .unwrap_or_else(|error| format!("{error:#}"));
-            return Err(error)
-                .with_context(|| what.to_string())
-                .with_context(|| format!("{state}\n{}", story.cluster.logs()));
+    for (number, (what, step)) in STEPS.iter().enumerate() {
+        if hold == Some(number) {
+            say(&story.cluster.ways_in()?);
+            std::io::stdin().read_line(&mut String::new())?;
         }
-        told(what);
+        if let Err(error) = step(&mut story) {
+            say(&story.state());
+            return Err(error.context(what.to_string()));
+        }
+        say(&at(what));
     }
     Ok(())
+}
+
+impl Story {
+    /// What there is to say when a step failed.
+    fn state(&self) -> String {
+        let asked: [&[&str]; 3] = [
+            &["get", "pods", "--all-namespaces", "--output", "wide"],
+            &["get", "events", "--all-namespaces", "--sort-by", ".lastTimestamp"],
+            &[
+                "logs",
+                "--namespace",
+                "kube-system",
+                "--selector",
+                "app.kubernetes.io/name=vethwall",
+                "--all-containers",
+                "--prefix",
+                "--tail=40",
+            ],
+        ];
+        let said = asked.map(|arguments| {
+            self.cluster
+                .kubectl(arguments)
+                .unwrap_or_else(|error| format!("{error:#}\n"))
+        });
+        format!("{}\n{}", self.cluster.logs(), said.join("\n"))
+    }
 }
