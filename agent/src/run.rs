@@ -210,13 +210,13 @@ async fn serve(config: AgentConfig, log: LogHandle) -> anyhow::Result<()> {
     match config.source {
         Source::Manifests(directory) => source::spawn(directory, inputs.clone())?,
         Source::Cluster(place) => {
-            cluster::spawn(place, health, home.map(|home| (home, wanted)), inputs.clone())?
+            if config.startup_taint {
+                taint::spawn(config.node.clone(), place.clone(), inputs.clone())?;
+            }
+            cluster::spawn(place, health, home.map(|home| (home, wanted)), inputs.clone())?;
         }
     }
     let installed = config.chain.places.clone();
-    if config.startup_taint {
-        taint::spawn(config.node.clone(), in_cluster, inputs.clone())?;
-    }
     if let Some(followed) = config.followed {
         live::spawn(followed, log, inputs.clone())?;
     }
@@ -249,12 +249,6 @@ async fn serve(config: AgentConfig, log: LogHandle) -> anyhow::Result<()> {
     owner
         .join()
         .map_err(|_| anyhow::anyhow!("the node's thread panicked"))
-}
-
-/// A client for the cluster whose pod the agent is.
-async fn in_cluster() -> Result<kube::Client, String> {
-    let config = kube::Config::incluster_env().map_err(|error| error.to_string())?;
-    kube::Client::try_from(config).map_err(|error| error.to_string())
 }
 
 /// Ring buffer to named flows. Ends with the process.

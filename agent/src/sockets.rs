@@ -59,6 +59,20 @@ pub fn listen(run_dir: &Path, name: &str) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Takes away the sockets that a dead agent left, where no other comes.
+pub fn forget(run_dir: &Path) -> anyhow::Result<()> {
+    for name in [api::SOCKET, proto::SOCKET] {
+        let path = run_dir.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("can not remove {}", path.display()));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
 /// Serves the plugin.
 pub async fn serve_plugin(listener: UnixListener, node: Sender<Input>) {
     accept(listener, move |stream| {

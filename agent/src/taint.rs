@@ -21,7 +21,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use tracing::info;
 
-use crate::{api::status::Phase, node::Input};
+use crate::{api::status::Phase, cluster::Place, node::Input};
 
 /// The taint's key; its value and effect are whoever's who sets it.
 pub const KEY: &str = "vethwall.io/agent-not-ready";
@@ -70,21 +70,18 @@ fn is_steady(node: &Sender<Input>) -> Option<bool> {
         .map(|status| status.phase == Phase::Steady)
 }
 
-/// Starts the thread. `connect` makes a client, anew for each look.
+/// Starts the thread.
 ///
 /// # Errors
 /// The process may start no thread.
-pub fn spawn<C, F>(name: String, connect: C, node: Sender<Input>) -> std::io::Result<()>
-where
-    C: Fn() -> F + Send + 'static,
-    F: Future<Output = Result<Client, String>>,
-{
+pub fn spawn(name: String, cluster: Place, node: Sender<Input>) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    // A client for each look: they are rare, and credentials are replaced.
     let look = move |name: &str| {
         runtime.block_on(async {
-            let client = connect().await?;
+            let client = cluster.client().await?;
             lift(client, name).await.map_err(|error| error.to_string())
         })
     };

@@ -322,6 +322,10 @@ fn a_retired_plugin_lets_everything_pass_until_it_is_installed_again() {
         // An agent that is started after an uninstall, by a kubelet for one, stays away until then.
         assert!(uninstall(&[]).status.success());
         drop(again);
+        // Once more when the agent is gone, as the chart does: nothing of it is left.
+        assert!(Path::new("/run/vethwall/cni.sock").exists());
+        assert!(uninstall(&[]).status.success());
+        assert_eq!(fs::read_dir("/run/vethwall").unwrap().count(), 0);
         let _idle = Agent::start("own");
         thread::sleep(Duration::from_secs(2));
         assert_eq!(

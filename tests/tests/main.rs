@@ -6,8 +6,8 @@
 
 mod atomicity;
 mod chain;
-mod cluster;
 mod chart;
+mod cluster;
 mod connections;
 mod datapath;
 mod demo;

@@ -108,6 +108,10 @@ impl AgentArgs {
                 let text = "--kubeconfig and --manifests: objects come from a cluster or from a directory, not from both";
                 return Err(Failure::Usage(text.to_owned()));
             }
+            (Some(_), None) if startup_taint => {
+                let text = "--startup-taint: a directory of manifests has no nodes that could be changed";
+                return Err(Failure::Usage(text.to_owned()));
+            }
             (Some(directory), None) => Source::Manifests(directory),
             (None, Some(file)) => Source::Cluster(Place::Kubeconfig(file)),
             (None, None) => Source::Cluster(Place::InCluster),

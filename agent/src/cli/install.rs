@@ -20,6 +20,7 @@ use crate::{
     api::{self, Request, Response, status::Phase},
     chain::{binary, places::Places, removal},
     cri::Client,
+    sockets,
 };
 
 /// How long an agent may take to let go: it looks every two seconds, and a detachment waits for the kernel.
@@ -147,6 +148,7 @@ pub(crate) fn uninstall(
     } else {
         say("no agent answers; its programs are taken off")?;
         removal::finish(&places, &Pins::new(config.bpffs)).map_err(|error| failed(&error))?;
+        sockets::forget(&global.run_dir).map_err(|error| failed(&error))?;
     }
     let named_by = named_by(&config.cni_cache, wait, &mut say)?;
     let gone = purge && named_by.is_empty() && unreadable.is_empty();

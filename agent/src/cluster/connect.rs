@@ -56,6 +56,14 @@ impl Place {
         }
     }
 
+    /// A client, for a question of one's own; or what is wrong with the credentials, a sentence.
+    ///
+    /// # Errors
+    /// The credentials can not be read.
+    pub async fn client(&self) -> Result<Client, String> {
+        self.connect().await.map(|(client, _)| client)
+    }
+
     /// A client and the API server's address; or what is wrong with the credentials, a sentence. Nothing is sent yet.
     async fn connect(&self) -> Result<(Client, String), String> {
         let mut config = match self {

@@ -17,8 +17,11 @@ use crate::{
     sandbox::{BPFFS, command},
 };
 
-/// May stay, as long as results that libcni keeps name it; it then passes all through.
-const RESIDUE: &str = "/opt/cni/bin/vethwall-cni";
+/// May stay, as long as results that libcni keeps name the plugin: the mark makes it pass all through.
+const RESIDUE: [&str; 2] = [
+    "/opt/cni/bin/vethwall-cni",
+    "/opt/cni/bin/vethwall-cni.uninstalled",
+];
 
 /// All that is of interest on each node, as lines.
 #[derive(Debug, PartialEq, Eq)]
@@ -91,7 +94,7 @@ fn files(directory: &Path, contents: bool, lines: &mut BTreeSet<String>) -> Resu
     }
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
-        if path == Path::new(RESIDUE) {
+        if RESIDUE.iter().any(|residue| path == Path::new(residue)) {
             continue;
         }
         if path.is_dir() {

@@ -71,6 +71,14 @@ pub(super) fn install(story: &mut Story) -> Result<()> {
     story.expect("shop/client", EVERYTHING)
 }
 
+/// The chart's own proof.
+pub(super) fn helm_test(story: &mut Story) -> Result<()> {
+    story
+        .cluster
+        .helm(&["test", RELEASE, "--namespace", NAMESPACE, "--timeout=120s"])
+        .map(drop)
+}
+
 /// Pods whose policy allows TCP 80 alone try 81 as well, from their first instruction; on both nodes, to both.
 pub(super) fn first_instruction(story: &mut Story) -> Result<()> {
     story.cluster.apply(

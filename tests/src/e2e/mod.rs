@@ -33,6 +33,7 @@ const STEPS: &[Step] = &[
         "helm install: every node is ready, no pod restarts",
         life::install,
     ),
+    ("helm test", life::helm_test),
     ("pods of before: deny all", policies::deny_all),
     ("allow by label, on both nodes", policies::allow_by_label),
     ("a label changes", policies::relabel),

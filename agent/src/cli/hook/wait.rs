@@ -11,9 +11,11 @@ use k8s_openapi::api::{
     apps::v1::DaemonSet,
     core::v1::{ContainerStatus, Pod},
 };
-use kube::{Api, Client, Config, api::ListParams};
+use kube::{Api, api::ListParams};
+use tokio::time::timeout;
 
 use super::super::{Exit, Failure, Streams, text::escape};
+use crate::cluster::Place;
 
 const PAUSE: Duration = Duration::from_secs(1);
 /// For one question.
@@ -39,7 +41,7 @@ pub(super) fn run(args: &WaitArgs, streams: &mut Streams<'_>) -> Result<Exit, Fa
     let deadline = Instant::now() + Duration::from_secs(args.seconds);
     let mut told = BTreeSet::new();
     loop {
-        let left = match runtime.block_on(ask(args)) {
+        let left = match runtime.block_on(in_time(args)) {
             Ok((daemonset, pods)) => left(&daemonset, &pods),
             Err(error) => Some(BTreeSet::from([format!(
                 "the API server was asked in vain: {error}"
@@ -71,12 +73,16 @@ pub(super) fn run(args: &WaitArgs, streams: &mut Streams<'_>) -> Result<Exit, Fa
     }
 }
 
+/// A connection that hangs must not outlast the time that there is.
+async fn in_time(args: &WaitArgs) -> Result<(DaemonSet, Vec<Pod>), String> {
+    timeout(PATIENCE, ask(args))
+        .await
+        .unwrap_or_else(|_| Err("no answer".to_owned()))
+}
+
 /// The DaemonSet and its pods. The client is made anew each time: this is short, and the token may be replaced.
 async fn ask(args: &WaitArgs) -> Result<(DaemonSet, Vec<Pod>), String> {
-    let mut config = Config::incluster_env().map_err(|error| error.to_string())?;
-    config.connect_timeout = Some(PATIENCE);
-    config.read_timeout = Some(PATIENCE);
-    let client = Client::try_from(config).map_err(|error| error.to_string())?;
+    let client = Place::InCluster.client().await?;
     let sets: Api<DaemonSet> = Api::namespaced(client.clone(), &args.namespace);
     let pods: Api<Pod> = Api::namespaced(client, &args.namespace);
     let daemonset = sets
