@@ -120,11 +120,13 @@ impl AgentArgs {
             Some(node) => node,
             None => host_name()?,
         };
-        let home = namespace.filter(|_| early_addresses).map(|namespace| cluster::Home {
-            namespace,
-            pod,
-            node: node.clone(),
-        });
+        let home = namespace
+            .filter(|_| early_addresses)
+            .map(|namespace| cluster::Home {
+                namespace,
+                pod,
+                node: node.clone(),
+            });
         let mut fail_open: Vec<String> = fail_open_namespaces.into_iter().map(String::from).collect();
         fail_open.sort();
         fail_open.dedup();

@@ -137,4 +137,13 @@ pub(crate) fn agent_schema() -> Map<String, Value> {
 }
 
 /// Keys of the agent's that only the chart sets.
-pub const BY_THE_CHART: &[&str] = &["bpffs", "node", "plugin", "http", "manifests", "kubeconfig", "namespace", "pod"];
+pub const BY_THE_CHART: &[&str] = &[
+    "bpffs",
+    "node",
+    "plugin",
+    "http",
+    "manifests",
+    "kubeconfig",
+    "namespace",
+    "pod",
+];

@@ -18,9 +18,11 @@ pub struct Values {
     /// Where the nodes keep their CNI directories and runtime: `generic` is kubeadm's way, `auto` tells `k3s` from it by its version.
     #[schemars(schema_with = "platform")]
     pub platform: String,
+    /// The agent's image.
     pub image: Image,
     /// Secrets to pull the image with, `[{name: NAME}]`.
     pub image_pull_secrets: Vec<Object>,
+    /// The agents' configuration.
     #[schemars(schema_with = "config")]
     pub config: Object,
     /// Of every container. A CPU limit would delay the start of pods.
@@ -51,7 +53,9 @@ pub struct Values {
     /// Port of the agent's probes, on the node's loopback only.
     #[schemars(range(min = 1, max = 65535))]
     pub probe_port: u16,
+    /// How the agents are observed.
     pub metrics: Metrics,
+    /// What `helm uninstall` does.
     pub uninstall: Uninstall,
 }
 

@@ -59,9 +59,35 @@ fn template(version: &str, arguments: &[&str]) -> Result<String, String> {
     }
 }
 
+/// What a template makes that the chart does not have; it finds the notes in the file `notes.txt`.
+fn with_template(text: &str, arguments: &[&str]) -> String {
+    let copy = tempfile::tempdir().unwrap();
+    let chart = copy.path().join("vethwall");
+    let copied = Command::new("cp").arg("-r").arg(directory()).arg(&chart).status();
+    assert!(copied.unwrap().success());
+    fs::rename(chart.join("templates/NOTES.txt"), chart.join("notes.txt")).unwrap();
+    fs::write(chart.join("templates/more.yaml"), text).unwrap();
+    let at = chart.display().to_string();
+    let fixed = [
+        "template",
+        "vethwall",
+        &at,
+        "-n",
+        "kube-system",
+        "--show-only",
+        "templates/more.yaml",
+        "--kube-version",
+        "1.33.4",
+    ];
+    let output = helm(&[&fixed, arguments].concat());
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// Compares with a file, or writes it.
 fn same_as(path: &Path, text: &str) {
     if env::var_os("UPDATE").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
         return;
     }

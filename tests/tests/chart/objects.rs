@@ -182,6 +182,7 @@ fn rights_are_these_and_no_others() {
             "ClusterRole vethwall: patch /nodes ",
             "Role vethwall-uninstall: get apps/daemonsets vethwall-uninstall",
             "Role vethwall-uninstall: list /pods ",
+            "Role vethwall: list,watch,create,update /configmaps ",
         ]
     );
     // The tests with a real API server take them away one by one (tests/tests/cluster).

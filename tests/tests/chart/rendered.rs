@@ -2,13 +2,13 @@
 
 use std::fs;
 
-use super::{MINORS, root, same_as, template};
+use super::{MINORS, root, same_as, template, with_template};
 
 /// Values, the version of Kubernetes, and the file with what comes of them.
 const CASES: &[(&str, &str, &str)] = &[
     ("none.yaml", "1.34.0", "none.yaml"),
     ("none.yaml", "1.29.0", "before-1.30.yaml"),
-    ("none.yaml", "1.33.4+k3s1", "k3s.yaml"),
+    ("k3s.yaml", "1.33.4", "k3s.yaml"),
     ("everything.yaml", "1.34.0", "everything.yaml"),
 ];
 
@@ -45,15 +45,32 @@ fn every_version_of_kubernetes_gets_the_same_but_for_apparmors_field() {
     assert!(refused.contains("incompatible with Kubernetes"), "{refused}");
 }
 
+/// Without a cluster helm drops what distributions append to the version, so the version is put in.
+#[test]
+fn k3s_is_known_by_its_version() {
+    let found = |version: &str, platform: &str| {
+        let context =
+            r#"(dict "Values" .Values "Capabilities" (dict "KubeVersion" (dict "Version" "VERSION")))"#;
+        let template = format!(
+            "platform: {{{{ include \"vethwall.platform\" {} | trim }}}}\n",
+            context.replace("VERSION", version)
+        );
+        let text = with_template(&template, &["--set", &format!("platform={platform}")]);
+        text.lines().last().unwrap().to_owned()
+    };
+    assert_eq!(found("v1.33.4+k3s1", "auto"), "platform: k3s");
+    assert_eq!(found("v1.33.4+rke2r1", "auto"), "platform: generic");
+    assert_eq!(found("v1.33.4", "auto"), "platform: generic");
+    assert_eq!(found("v1.33.4+k3s1", "generic"), "platform: generic");
+}
+
 #[test]
 fn the_platform_is_found_or_named() {
     let of = |version: &str, arguments: &[&str]| template(version, arguments).unwrap();
     let directory = |text: &str, directory: &str| text.contains(&format!("mountPath: {directory}}}"));
-    let k3s = of("1.33.4+k3s1", &[]);
+    let k3s = of("1.33.4", &["--set", "platform=k3s"]);
     assert!(directory(&k3s, "/var/lib/rancher/k3s/agent/etc/cni/net.d") && !k3s.contains("/opt/cni/bin"));
-    let named = of("1.33.4", &["--set", "platform=k3s"]);
-    assert_eq!(named, k3s);
-    let other = of("1.33.4+k3s1", &["--set", "platform=generic"]);
+    let other = of("1.33.4", &[]);
     assert!(directory(&other, "/opt/cni/bin"));
     let snap = of("1.33.4", &["--set", "platform=microk8s"]);
     assert!(directory(&snap, "/var/snap/microk8s/current/opt/cni/bin"));

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, fs, process::Command};
 
 use serde_json::Value;
 use vethwall::{
-    api::status::{Counter, MapUse, Problem, Status},
+    api::{
+        cluster::{Cluster, Watch},
+        status::{Counter, MapUse, Problem, Status},
+    },
     metrics,
 };
 
@@ -55,6 +58,13 @@ fn served() -> BTreeSet<String> {
         problems: vec![Problem::new("CNI003", "x".into(), None)],
         maps: vec![MapUse::default()],
         counters: vec![Counter::default()],
+        cluster: Some(Cluster {
+            watches: vec![Watch {
+                heard_seconds_ago: Some(1),
+                ..Watch::default()
+            }],
+            ..Cluster::default()
+        }),
         ..Status::new()
     };
     let text = metrics::text(&status).unwrap();

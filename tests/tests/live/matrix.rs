@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use vethwall_common::protocol;
 use vethwall_datapath::{Choice, Hook};
 use vethwall_tests::{
-    lab::{Backend, Families, Lab, Options, Probe},
+    lab::{Backend, Families, Lab, Options, Outcome, Probe},
     oracle::{Packet, World},
 };
 
@@ -195,7 +195,21 @@ fn compare(lab: &Lab, column: usize) -> Result<Vec<String>> {
         }
     }
     let state = &lab.state;
-    for ((probe, (row, arrives)), outcome) in probes.iter().zip(&expected).zip(lab.probe(&probes)?) {
+    let mut outcomes = lab.probe(&probes)?;
+    // What a busy machine held up for longer than a probe waits is asked again, once; what arrived never is.
+    let silent = |(index, outcome): (usize, &Outcome)| {
+        (expected[index].1 && outcome.result == "denied").then_some(index)
+    };
+    let late: Vec<usize> = outcomes.iter().enumerate().filter_map(silent).collect();
+    let again: Vec<Probe> = late.iter().map(|index| probes[*index].clone()).collect();
+    for (index, outcome) in late.into_iter().zip(lab.probe(&again)?) {
+        println!(
+            "asked again, policies \"{policies}\": {:?}: {}",
+            probes[index], outcome.result
+        );
+        outcomes[index] = outcome;
+    }
+    for ((probe, (row, arrives)), outcome) in probes.iter().zip(&expected).zip(outcomes) {
         let right = match arrives {
             true => outcome.result == "allowed" && outcome.answer.as_deref() == Some(row.answers),
             false => outcome.result == "denied",

@@ -18,10 +18,7 @@ use vethwall_tests::{
     sandbox::{self, program},
 };
 
-use crate::{
-    adoption,
-    cni::status,
-};
+use crate::{adoption, cni::status};
 
 const NAMESPACES: usize = 100;
 /// Pods of each namespace; of the first namespaces, one each is on this node.
