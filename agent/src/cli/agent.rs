@@ -72,12 +72,12 @@ pub(crate) struct AgentArgs {
 impl AgentArgs {
     pub(super) fn config(self, global: &Global, log_color: bool) -> Result<AgentConfig, Failure> {
         let config = wanted(self.given.over(self.config.as_deref()))?;
-        let places = places(&config, config.chain != ChainMode::Off);
         let followed = self.config.map(|file| Followed {
             file,
             given: self.given,
             running: config.clone(),
         });
+        let asked = config.clone();
         let Config {
             mode,
             log,
@@ -151,7 +151,8 @@ impl AgentArgs {
             max_pods: max_pods.get(),
             chain: keeper::Settings {
                 mode: chain,
-                places,
+                // Last, since it may wait for the runtime.
+                places: places(&asked, chain != ChainMode::Off),
                 entry,
                 plugin,
                 runtime: cri_socket,

@@ -471,7 +471,7 @@ fn the_agent_gets_its_flags() {
             log_color: true,
         }
     );
-    let cli = Cli::try_parse_from(["vethwall", "agent", "--manifests", "/m"]).unwrap();
+    let cli = Cli::try_parse_from(["vethwall", "agent", "--manifests", "/m", "--cri-socket", "none"]).unwrap();
     let Command::Agent(args) = cli.command else {
         panic!("{:?}", cli.command)
     };
@@ -485,7 +485,7 @@ fn the_agent_gets_its_flags() {
     assert_eq!(config.max_pods, 110);
     assert_eq!((config.chain.mode, config.chain.plugin), (ChainMode::Auto, None));
     let source = |more: &[&str]| {
-        let line = ["vethwall", "agent"];
+        let line = ["vethwall", "agent", "--cri-socket", "none"];
         let cli = Cli::try_parse_from(line.iter().chain(more)).unwrap();
         let Command::Agent(args) = cli.command else {
             panic!("{:?}", cli.command)

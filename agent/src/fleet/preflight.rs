@@ -428,7 +428,7 @@ fn policies(facts: &Facts, enforced: bool) -> Finding {
         Outcome::Warn,
         format!("{count} policies in {spaces} namespaces that nobody enforces today select {of} pods, and take effect at once"),
     )
-    .hint("see what they would deny first: install with --set mode=audit; or try them offline: vethwall policy lint, vethwall explain --manifests")
+    .hint("see what they would deny first: install with --set config.mode=audit; or try them offline: vethwall policy lint, vethwall explain --manifests")
     .names(names)
 }
 
