@@ -129,7 +129,8 @@ impl Family {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error),
         }
-        let socket = socket(self.domain, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
+        // Any kind of socket may ask; a raw one would need CAP_NET_RAW, which the agent has not.
+        let socket = socket(self.domain, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
         // Between the two questions somebody may have written the table anew, of another size: EAGAIN.
         const TRIES: usize = 5;
         let mut outcome = Ok(Vec::new());

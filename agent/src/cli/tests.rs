@@ -471,7 +471,8 @@ fn the_agent_gets_its_flags() {
             log_color: true,
         }
     );
-    let cli = Cli::try_parse_from(["vethwall", "agent", "--manifests", "/m", "--cri-socket", "none"]).unwrap();
+    let cli =
+        Cli::try_parse_from(["vethwall", "agent", "--manifests", "/m", "--cri-socket", "none"]).unwrap();
     let Command::Agent(args) = cli.command else {
         panic!("{:?}", cli.command)
     };

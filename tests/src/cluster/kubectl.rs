@@ -1,11 +1,12 @@
 //! What people use: kubectl and helm, on the control plane.
 
-use std::{process::Output, time::Duration};
+use std::{fs, os::unix::fs::symlink, path::Path, process::Output, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::{Cluster, program};
+use crate::sandbox;
 
 impl Cluster {
     /// `kubectl`: what it says on standard output, or an error with all that it said.
@@ -26,6 +27,23 @@ impl Cluster {
         self.control.on(|node| {
             let mut command = Self::client(&program);
             command.args(arguments);
+            node.output(command)
+        })
+    }
+
+    /// `kubectl vethwall`: kubectl finds it in PATH, as on a laptop. Its whole outcome.
+    pub fn vethwall(&self, arguments: &[&str]) -> Result<Output> {
+        const PLUGINS: &str = "/run/kubectl-plugins";
+        let (kubectl, plugin) = (program("kubectl")?, sandbox::program("vethwall")?);
+        self.control.on(|node| {
+            let link = Path::new(PLUGINS).join("kubectl-vethwall");
+            if !link.is_symlink() {
+                fs::create_dir_all(PLUGINS)?;
+                symlink(&plugin, &link)?;
+            }
+            let mut command = Self::client(&kubectl);
+            command.env("PATH", format!("{PLUGINS}:/usr/bin:/bin"));
+            command.arg("vethwall").args(arguments);
             node.output(command)
         })
     }

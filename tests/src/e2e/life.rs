@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::{
-    Before, Story,
+    Before, Story, fleet,
     pods::{EVERYTHING, Spec},
 };
 use crate::{cluster::Machine, runtime::Archive, sandbox::workspace};
@@ -160,7 +160,8 @@ impl Story {
         self.end("shop", &names)
     }
 
-    fn end(&self, namespace: &str, pods: &[String]) -> Result<()> {
+    /// Deletes pods, and waits until they are gone.
+    pub(super) fn end(&self, namespace: &str, pods: &[String]) -> Result<()> {
         let mut arguments = vec!["delete", "pod", "--namespace", namespace, "--timeout=60s"];
         arguments.extend(pods.iter().map(String::as_str));
         self.cluster.kubectl(&arguments).map(drop)
@@ -282,6 +283,7 @@ pub(super) fn kill_agents(story: &mut Story) -> Result<()> {
         "a pod started while the agent could not say what it may do: {}",
         state["status"]
     );
+    fleet::one_is_silent(story, "left")?;
     story.signal_agent(left, "-CONT")?;
     story.ready("shop", "patient")?;
     story.end("shop", &["patient".to_owned()])?;

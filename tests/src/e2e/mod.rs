@@ -4,6 +4,8 @@
 //! Invariants: a step says what must hold and waits for it a bounded time; the first that does not hold ends the story.
 
 mod before;
+mod early;
+mod fleet;
 mod life;
 mod pods;
 mod policies;
@@ -29,11 +31,13 @@ type Step = (&'static str, fn(&mut Story) -> Result<()>);
 /// All steps, in order.
 const STEPS: &[Step] = &[
     ("pods talk over flannel, without vethwall", pods::start),
+    ("kubectl vethwall preflight, before", fleet::preflight),
     (
         "helm install: every node is ready, no pod restarts",
         life::install,
     ),
     ("helm test", life::helm_test),
+    ("kubectl vethwall: every node answers", fleet::every_node_answers),
     ("pods of before: deny all", policies::deny_all),
     ("allow by label, on both nodes", policies::allow_by_label),
     ("a label changes", policies::relabel),
@@ -50,6 +54,7 @@ const STEPS: &[Step] = &[
         "new pods send from their first instruction",
         life::first_instruction,
     ),
+    ("twenty pods start together", early::together),
     ("the agents are killed", life::kill_agents),
     ("the DaemonSet rolls", life::roll),
     ("helm upgrade", life::upgrade),
