@@ -12,7 +12,7 @@
 
 use std::{collections::BTreeMap, io::Write as _};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use flate2::{Compression, GzBuilder};
 use object::{Architecture, Object as _, read::elf::ElfFile64};
 use serde_json::{Value, json};
@@ -251,11 +251,12 @@ fn machine(program: &[u8]) -> Result<&'static str> {
         .iter()
         .any(|segment| segment.p_type.get(elf.endian()) == object::elf::PT_INTERP);
     ensure!(!needs_loader, "it is not static: it asks for a loader");
-    match elf.architecture() {
-        Architecture::X86_64 => Ok("amd64"),
-        Architecture::Aarch64 => Ok("arm64"),
-        other => bail!("no image is made for {other:?}"),
-    }
+    let names = [(Architecture::X86_64, "amd64"), (Architecture::Aarch64, "arm64")];
+    let machine = elf.architecture();
+    let named = names.iter().find(|(architecture, _)| *architecture == machine);
+    named
+        .map(|(_, name)| *name)
+        .with_context(|| format!("no image is made for {machine:?}"))
 }
 
 #[cfg(test)]

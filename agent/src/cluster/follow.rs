@@ -275,7 +275,7 @@ impl Follow {
                         *version = now;
                         self.health.changed(self.resource);
                         let what = decode(self.resource, &key, &raw);
-                        self.tell(Heard::There(Seen { key, what })).await
+                        self.tell(Heard::There(Box::new(Seen { key, what }))).await
                     }
                     Err(error) => Err(strange(&error)),
                 },

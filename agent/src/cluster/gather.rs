@@ -58,7 +58,7 @@ impl Gather {
                 *state = State::Current;
                 self.index.all(resource, seen);
             }
-            Heard::There(seen) => self.index.there(resource, seen),
+            Heard::There(seen) => self.index.there(resource, *seen),
             Heard::Gone(key) => self.index.gone(resource, key),
             Heard::Open => {
                 if matches!(state, State::Behind { .. }) {

@@ -243,9 +243,8 @@ impl Index {
 
     /// What is wrong with objects, by object.
     pub(super) fn problems(&self) -> Told {
-        let broken = self.broken.iter().map(|(key, problems)| (key, problems));
         let written = self.written.iter().map(|(key, written)| (key, &written.broken));
-        let objects = broken.chain(written).flat_map(|(key, problems)| {
+        let objects = self.broken.iter().chain(written).flat_map(|(key, problems)| {
             problems.iter().map(|message| ManifestProblem {
                 file: label(key),
                 message: message.clone(),

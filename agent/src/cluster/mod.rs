@@ -45,7 +45,7 @@ enum Heard {
     /// All there is, at one moment.
     All(Vec<Seen>),
     /// An object is there, as it is now.
-    There(Seen),
+    There(Box<Seen>),
     /// An object is gone.
     Gone(ObjectKey),
     /// The watch is open: what it has to tell of the past comes at once.

@@ -107,7 +107,7 @@ impl Node {
 
     fn there(&mut self, seen: Seen) {
         let resource = Resource::ALL.into_iter().find(|r| r.kind() == seen.key.kind);
-        self.hear(resource.unwrap(), Heard::There(seen));
+        self.hear(resource.unwrap(), Heard::There(Box::new(seen)));
     }
 
     /// Takes the step that is due now, if one is. True where it said something new.
@@ -385,7 +385,7 @@ fn a_pod_that_can_not_be_read_stays_as_it_was_known() {
     };
     assert!(matches!(broken().what, Decoded::Broken { .. }));
     let mut node = Node::listed(vec![pod("web", "web")]);
-    for heard in [Heard::There(broken()), Heard::All(vec![broken()])] {
+    for heard in [Heard::There(Box::new(broken())), Heard::All(vec![broken()])] {
         node.hear(Resource::Pods, heard);
         assert!(!node.step());
         assert_eq!(node.world.pods().count(), 1);

@@ -115,9 +115,10 @@ impl Fleet {
         let parameters = AttachParams::default().stdin(false).container(CONTAINER);
         pods.exec(name, command, &parameters).await.map_err(|error| {
             let what = format!("pods/exec of {namespace}/{name}");
-            NoAnswer(match &error {
-                kube::Error::Api(_) => Error::of("create", &what, &error).to_string(),
-                other => format!("{what}: {}", cause(other)),
+            NoAnswer(if matches!(error, kube::Error::Api(_)) {
+                Error::of("create", &what, &error).to_string()
+            } else {
+                format!("{what}: {}", cause(&error))
             })
         })
     }

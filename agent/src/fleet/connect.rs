@@ -54,19 +54,14 @@ pub enum Error {
 impl Error {
     /// What a question about a resource came to.
     pub(super) fn of(verb: &'static str, what: &str, error: &kube::Error) -> Self {
-        let what = what.to_owned();
-        match error {
-            kube::Error::Api(status) if matches!(status.code, 401 | 403) => Self::Forbidden {
-                verb,
-                what,
-                message: status.message.clone(),
-            },
-            kube::Error::Api(status) => Self::Refused {
-                verb,
-                what,
-                message: status.message.clone(),
-            },
-            other => Self::Unreachable(cause(other)),
+        let kube::Error::Api(status) = error else {
+            return Self::Unreachable(cause(error));
+        };
+        let (what, message) = (what.to_owned(), status.message.clone());
+        if matches!(status.code, 401 | 403) {
+            Self::Forbidden { verb, what, message }
+        } else {
+            Self::Refused { verb, what, message }
         }
     }
 }

@@ -124,7 +124,7 @@ fn a_node_speaks_only_for_its_own_pods_and_addresses() {
         nameless,
         another,
     ] {
-        all.follow(early("n", &[wrong.clone()]));
+        all.follow(early("n", std::slice::from_ref(&wrong)));
         assert!(all.pods_with(wrong.address).is_empty(), "{wrong:?}");
     }
     // Another node's word about this one's pod.

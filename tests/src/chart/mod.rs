@@ -85,7 +85,9 @@ fn collect(schema: &Value, usual: &Value, path: &str, leaves: &mut Vec<Leaf>) {
             usual: match default.unwrap_or(usual) {
                 Value::Null => String::new(),
                 Value::String(text) => text.clone(),
-                other => other.to_string(),
+                other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+                    other.to_string()
+                }
             },
         });
         return;
