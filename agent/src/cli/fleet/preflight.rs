@@ -8,8 +8,18 @@ use crate::{
         Exit, Failure, Global, Output, Streams,
         text::{bad, escape, good, json_line, paint, warn, wrap},
     },
-    fleet::preflight::{Facts, Finding, Outcome, judge},
+    fleet::preflight::{
+        Facts, Finding, Outcome,
+        answer::merge,
+        here, judge,
+        probe::{Interrupted, Probe},
+    },
 };
+
+/// Where the chart has its image from, unless it is told another place.
+const REPOSITORY: &str = "ghcr.io/vethwall/vethwall";
+/// Where the chart is usually installed; pods that use their node's directories may be made there.
+const NAMESPACE: &str = "kube-system";
 
 /// Of a list of names that stands for itself in -o json.
 const SHOWN: usize = 8;
@@ -19,28 +29,75 @@ const SHOWN: usize = 8;
 Reads nodes, daemonsets, policies and pods, and changes nothing. It works before anything is
 installed.
 
+What only the nodes know stays unknown, unless --probe looks there: a pod on each node, in the
+namespace of --agent-namespace or kube-system, that sees the node's network, /sys/fs/bpf and the
+runtime's network lists, can change nothing, and is deleted afterwards, within a minute. It takes
+the rights to create, list and delete pods there, and to get pods/log.
+
 Exit status: 0 nothing stands against it, 1 something does, 3 some of it is not known; warnings
 change nothing.
 
 Examples:
   vethwall preflight --context prod
+  kubectl vethwall preflight --probe
   kubectl vethwall preflight -o json")]
 pub(crate) struct PreflightArgs {
+    /// Look at each node, too, by a pod that only reads.
+    #[arg(long)]
+    probe: bool,
+    /// Image of these pods [default: the chart's].
+    #[arg(long, value_name = "IMAGE", requires = "probe")]
+    probe_image: Option<String>,
+    /// What such a pod runs: say what is found on this node.
+    #[arg(long, hide = true, conflicts_with = "probe")]
+    here: bool,
     #[command(flatten)]
     place: Where,
 }
 
+impl PreflightArgs {
+    fn probe(&self, namespace: Option<String>) -> Option<Probe> {
+        let usual = || format!("{REPOSITORY}:{}", env!("CARGO_PKG_VERSION"));
+        self.probe.then(|| Probe {
+            namespace: namespace.unwrap_or_else(|| NAMESPACE.to_owned()),
+            image: self.probe_image.clone().unwrap_or_else(usual),
+        })
+    }
+}
+
 pub(crate) fn run(args: &PreflightArgs, global: &Global, streams: &mut Streams<'_>) -> Result<Exit, Failure> {
+    if args.here {
+        return tell(&here::look(), "this node", global, streams);
+    }
     // It is always about a cluster.
     let target = args.place.target().unwrap_or_default();
-    let (facts, server) = runtime()?.block_on(async {
+    let probe = args.probe(target.namespace.clone());
+    let (findings, server) = runtime()?.block_on(async {
         let (client, server) = target.connect().await?;
-        Ok::<_, Failure>((Facts::gather(&client).await?, server))
+        let facts = Facts::gather(&client).await?;
+        let mut nodes = None;
+        if let Some(probe) = probe {
+            // Without stderr nobody hears it, and there are pods to delete.
+            let mut say = |text: &str| drop(writeln!(streams.err, "{}", escape(text)));
+            let answers = probe.ask(&client, &facts.nodes, &mut say).await;
+            nodes = Some(merge(answers.map_err(|Interrupted| {
+                Failure::Undecided("interrupted before the nodes had answered".to_owned())
+            })?));
+        }
+        Ok::<_, Failure>((judge(&facts, nodes), server))
     })?;
-    let findings = judge(&facts);
+    tell(&findings, &server, global, streams)
+}
+
+fn tell(
+    findings: &[Finding],
+    server: &str,
+    global: &Global,
+    streams: &mut Streams<'_>,
+) -> Result<Exit, Failure> {
     let text = match global.output {
         Output::Json => findings.iter().map(json_line).collect::<Result<String, _>>()?,
-        Output::Table => render(&findings, &server),
+        Output::Table => render(findings, server),
     };
     streams.out.write_all(text.as_bytes())?;
     let worst = findings.iter().map(|finding| finding.outcome).max();
@@ -59,7 +116,7 @@ fn render(findings: &[Finding], server: &str) -> String {
             Outcome::Warn | Outcome::Unknown => warn(),
             Outcome::Fail => bad(),
         };
-        let plain = format!("{:<8} {:<9} ", finding.outcome.name(), finding.check);
+        let plain = format!("{:<8} {:<9} ", finding.outcome.name(), escape(&finding.check));
         let indent = plain.chars().count();
         let text = wrap(&escape(&finding.message), &plain, indent);
         let word = finding.outcome.name();
