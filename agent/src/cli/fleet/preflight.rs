@@ -135,11 +135,15 @@ fn render(findings: &[Finding], server: &str) -> String {
             out.push_str(&wrap(&escape(hint), &" ".repeat(indent), indent));
         }
     }
-    let warnings = findings.iter().filter(|f| f.outcome == Outcome::Warn).count();
-    let failed = findings.iter().filter(|f| f.outcome == Outcome::Fail).count();
-    let last = match failed {
-        0 => format!("Nothing stands against an installation; {warnings} warnings."),
-        n => format!("Not ready: {n} failed, {warnings} warnings."),
+    let number = |outcome| findings.iter().filter(|f| f.outcome == outcome).count();
+    let warnings = number(Outcome::Warn);
+    let unknown = match number(Outcome::Unknown) {
+        0 => String::new(),
+        n => format!(", {n} not known"),
+    };
+    let last = match number(Outcome::Fail) {
+        0 => format!("Nothing stands against an installation; {warnings} warnings{unknown}."),
+        n => format!("Not ready: {n} failed, {warnings} warnings{unknown}."),
     };
     format!("{out}\n{last}\n")
 }

@@ -39,6 +39,16 @@ fn place(check: &str) -> usize {
     known.unwrap_or(CHECKS.len())
 }
 
+/// What to do about silence, by the kubelet's and the runtime's words for it, and ours.
+fn hint(why: &str) -> Option<&'static str> {
+    if why.contains("hostPath type check") {
+        return Some("nodes that keep their network lists elsewhere, as MicroK8s does, can not be looked at");
+    }
+    why.to_lowercase()
+        .contains("image")
+        .then_some("name an image that these nodes have or can pull with: --probe-image IMAGE")
+}
+
 /// The findings of all nodes. What holds on all of them names none if it is well.
 pub fn merge(answers: Vec<Answer>) -> Vec<Finding> {
     let all = answers.len();
@@ -94,11 +104,7 @@ pub fn merge(answers: Vec<Answer>) -> Vec<Finding> {
     let silent = silent.into_iter().map(|(why, names)| Finding {
         check: Cow::Borrowed("node"),
         outcome: Outcome::Unknown,
-        // The kubelet's and the runtime's words for it, and ours.
-        hint: why
-            .to_lowercase()
-            .contains("image")
-            .then(|| "name an image that these nodes have or can pull with: --probe-image IMAGE".to_owned()),
+        hint: hint(&why).map(str::to_owned),
         message: format!("not known: {why}"),
         names,
     });

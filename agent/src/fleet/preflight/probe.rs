@@ -102,7 +102,7 @@ impl Probe {
         };
         if answers.is_err() {
             // What was under way when it was interrupted may appear a moment later.
-            say("interrupted; the pods are deleted");
+            say("interrupted; the pods are being deleted");
             sleep(PAUSE).await;
         }
         if let Err(why) = pods.delete().await {
@@ -191,7 +191,7 @@ impl<'p> Pods<'p> {
                 return Err(Error::Forbidden {
                     verb,
                     what: self.what(&resource),
-                    message: reason.unwrap_or_else(|| "no role of yours says so".to_owned()),
+                    message: reason.unwrap_or_else(|| "nothing grants it".to_owned()),
                 });
             }
         }
@@ -326,15 +326,16 @@ impl<'p> Pods<'p> {
         let events: Api<Event> = Api::namespaced(self.client.clone(), &self.probe.namespace);
         let parameters = ListParams::default().fields(&format!("involvedObject.name={pod},type=Warning"));
         let mut why = open.last.clone();
-        if let Ok(Ok(listed)) = timeout(ONE, events.list(&parameters)).await
+        // What has a message of its own needs no more words.
+        if !why.contains(": ")
+            && let Ok(Ok(listed)) = timeout(ONE, events.list(&parameters)).await
             && let Some(message) = listed
                 .items
                 .into_iter()
                 .filter_map(|event| event.message)
                 .next_back()
-            && !why.contains(&message)
         {
-            why = format!("{why}; {message}");
+            why = format!("{why}: {message}");
         }
         Answer {
             node: open.node.clone(),
@@ -397,11 +398,15 @@ fn is_ours(pod: &Pod, run: &str, now: Timestamp) -> bool {
 
 fn waiting(open: &BTreeMap<String, Open>, all: usize) -> String {
     let some = open.values().take(3);
-    let some: Vec<String> = some.map(|open| format!("{}: {}", open.node, open.last)).collect();
+    // The reason's own word; the rest of it is told in the end.
+    let word = |open: &Open| open.last.split(": ").next().unwrap_or_default().to_owned();
+    let some: Vec<String> = some
+        .map(|open| format!("{}: {}", open.node, word(open)))
+        .collect();
     let more = if open.len() > some.len() { ", ..." } else { "" };
     format!(
-        "waiting: {} of {all} nodes have answered; {}{more}",
-        all - open.len(),
+        "waiting for {} of {all} nodes ({}{more})",
+        open.len(),
         some.join(", ")
     )
 }
@@ -435,16 +440,16 @@ mod tests {
     fn progress_names_nodes_and_reasons() {
         let open = |node: &str| Open {
             node: node.to_owned(),
-            last: "ContainerCreating".to_owned(),
+            last: "ErrImagePull: not found".to_owned(),
         };
         let all: BTreeMap<String, Open> = ["a", "b", "c", "d"]
             .map(|node| (format!("pod-{node}"), open(node)))
             .into();
         let text = waiting(&all, 9);
         assert!(
-            text.starts_with("waiting: 5 of 9 nodes have answered; a: ContainerCreating, b: "),
+            text.starts_with("waiting for 4 of 9 nodes (a: ErrImagePull, b: "),
             "{text}"
         );
-        assert!(text.ends_with("c: ContainerCreating, ..."), "{text}");
+        assert!(text.ends_with("c: ErrImagePull, ...)"), "{text}");
     }
 }
