@@ -39,7 +39,9 @@ pub(super) fn probe(story: &mut Story) -> Result<()> {
     let ill = findings.iter().find(|found| found["outcome"] == "fail");
     let ill = ill.context("nothing fails")?;
     ensure!(
-        ill["check"] == "bridge" && ill["names"] == json!(["right"]) && ill["message"].to_string().contains("KRN001"),
+        ill["check"] == "bridge"
+            && ill["names"] == json!(["right"])
+            && ill["message"].to_string().contains("KRN001"),
         "{ill}"
     );
 
@@ -48,7 +50,8 @@ pub(super) fn probe(story: &mut Story) -> Result<()> {
     ensure!(status == Some(3), "exit status {status:?}: {findings:?}");
     let unknown = only(&findings, "node")?;
     ensure!(
-        unknown["names"] == json!(["left", "right"]) && unknown["message"].to_string().contains("InvalidImageName"),
+        unknown["names"] == json!(["left", "right"])
+            && unknown["message"].to_string().contains("InvalidImageName"),
         "{unknown}"
     );
 
@@ -60,7 +63,9 @@ pub(super) fn probe(story: &mut Story) -> Result<()> {
 /// The only finding of a check.
 fn only<'f>(findings: &'f [Value], check: &str) -> Result<&'f Value> {
     let mut found = findings.iter().filter(|found| found["check"] == check);
-    let first = found.next().with_context(|| format!("{check} is not looked at"))?;
+    let first = found
+        .next()
+        .with_context(|| format!("{check} is not looked at"))?;
     ensure!(found.next().is_none(), "nodes differ in {check}: {findings:?}");
     Ok(first)
 }

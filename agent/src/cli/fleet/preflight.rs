@@ -147,3 +147,77 @@ fn render(findings: &[Finding], server: &str) -> String {
     };
     format!("{out}\n{last}\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use k8s_openapi::api::core::v1::Node;
+
+    use super::*;
+    use crate::{
+        cli::{Cli, Command, run},
+        fleet::preflight::{answer::read, here::CHECKS, pod::pod},
+    };
+
+    #[test]
+    fn what_a_pod_is_told_is_understood_and_what_it_answers_is_read() {
+        let pod = pod(&Node::default(), "image", "run");
+        let told = pod.spec.unwrap().containers.remove(0).args.unwrap();
+        let program = std::iter::once("vethwall".to_owned());
+        let cli = Cli::try_parse_from(program.chain(told)).unwrap();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let streams = Streams {
+            out: &mut out,
+            err: &mut err,
+        };
+        let exit = run(cli, false, streams);
+        let findings = read(&String::from_utf8(out).unwrap(), exit as i32).unwrap();
+        for check in CHECKS {
+            assert!(findings.iter().any(|finding| finding.check == check), "{check}");
+        }
+    }
+
+    #[test]
+    fn pods_are_made_only_where_they_are_asked_for() {
+        let parse = |words: &[&str]| {
+            let words = ["vethwall", "preflight"].iter().chain(words);
+            Cli::try_parse_from(words).map(|cli| {
+                let Command::Preflight(args) = cli.command else {
+                    panic!("{:?}", cli.command)
+                };
+                args.probe(None)
+            })
+        };
+        assert_eq!(parse(&[]).unwrap(), None);
+        let usual = parse(&["--probe"]).unwrap().unwrap();
+        let image = format!("ghcr.io/vethwall/vethwall:{}", env!("CARGO_PKG_VERSION"));
+        assert_eq!((usual.namespace.as_str(), usual.image), ("kube-system", image));
+        let other = parse(&["--probe", "--probe-image", "mirror/vethwall:1"]).unwrap();
+        assert_eq!(other.unwrap().image, "mirror/vethwall:1");
+        assert!(parse(&["--probe-image", "mirror/vethwall:1"]).is_err());
+    }
+
+    #[test]
+    fn what_is_not_known_is_counted_and_what_nodes_say_is_escaped() {
+        let finding = |check: &'static str, outcome| Finding {
+            check: check.into(),
+            outcome,
+            message: "said\u{1b}[2J".to_owned(),
+            hint: None,
+            names: vec!["a".to_owned()],
+        };
+        let findings = [
+            finding("no\u{7}de", Outcome::Unknown),
+            finding("bridge", Outcome::Warn),
+        ];
+        let text = anstream::adapter::strip_str(&render(&findings, "https://cluster")).to_string();
+        assert!(
+            text.ends_with("installation; 1 warnings, 1 not known.\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("no\\u{7}de") && text.contains("said\\u{1b}[2J"),
+            "{text}"
+        );
+    }
+}
