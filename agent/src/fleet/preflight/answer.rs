@@ -44,6 +44,11 @@ fn hint(why: &str) -> Option<&'static str> {
     if why.contains("hostPath type check") {
         return Some("nodes that keep their network lists elsewhere, as MicroK8s does, can not be looked at");
     }
+    if why.contains("violates PodSecurity") {
+        return Some(
+            "name a namespace whose pods may use their node's network and directories with: --agent-namespace NS",
+        );
+    }
     why.to_lowercase()
         .contains("image")
         .then_some("name an image that these nodes have or can pull with: --probe-image IMAGE")

@@ -22,6 +22,8 @@ use crate::chain::places;
 pub const RUN: &str = "vethwall.io/preflight";
 /// By which those of all probes are.
 pub const ALL: &str = "app.kubernetes.io/name=vethwall,app.kubernetes.io/component=preflight";
+/// What their names begin with.
+const NAME: &str = "vethwall-preflight-";
 /// The kubelet ends it by then.
 const DEADLINE: i64 = 120;
 
@@ -124,7 +126,7 @@ pub fn pod(node: &Node, image: &str, run: &str) -> Pod {
     };
     Pod {
         metadata: ObjectMeta {
-            generate_name: Some("vethwall-preflight-".to_owned()),
+            generate_name: Some(NAME.to_owned()),
             labels: Some(
                 labels
                     .iter()
@@ -198,6 +200,17 @@ fn said(reason: Option<&str>, message: Option<&str>) -> String {
     said.join(": ")
 }
 
+/// A reason without the end of a pod's name, which the API server draws: what is refused for one reason is told once.
+pub(super) fn nameless(why: &str) -> String {
+    let mut pieces = why.split(NAME);
+    let mut text = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        text.push_str(NAME.trim_end_matches('-'));
+        text.push_str(piece.trim_start_matches(|c: char| c.is_ascii_alphanumeric()));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -262,6 +275,17 @@ mod tests {
             let directory = |path: &str| json!({"path": path, "type": "Directory"});
             assert_eq!(paths, [&directory(BPFFS), &directory(path)]);
         }
+    }
+
+    #[test]
+    fn a_reason_is_the_same_for_all_pods() {
+        let refused = |end: &str| format!("pods \"vethwall-preflight-{end}\" is forbidden: violates");
+        assert_eq!(nameless(&refused("bf5wv")), nameless(&refused("fm68f")));
+        assert_eq!(
+            nameless(&refused("bf5wv")),
+            "pods \"vethwall-preflight\" is forbidden: violates"
+        );
+        assert_eq!(nameless("not found"), "not found");
     }
 
     fn at(status: Value) -> Stage {

@@ -241,8 +241,12 @@ impl<'p> Pods<'p> {
     /// Makes the pod of a node, and tells its name.
     async fn make(&self, node: &Node) -> Result<String, String> {
         let pod = pod::pod(node, &self.probe.image, &self.run);
+        let refused = |error: kube::Error| {
+            let why = Error::of("create", &self.what("pods"), &error).to_string();
+            pod::nameless(&why)
+        };
         let made = match timeout(ONE, self.api.create(&PostParams::default(), &pod)).await {
-            Ok(made) => made.map_err(|error| Error::of("create", &self.what("pods"), &error).to_string())?,
+            Ok(made) => made.map_err(refused)?,
             Err(_) => return Err(format!("its pod was not made within {} s", ONE.as_secs())),
         };
         made.metadata.name.ok_or_else(|| "its pod has no name".to_owned())
