@@ -105,17 +105,23 @@ impl Pins {
         self.root.join(maps::LINKS)
     }
 
+    /// Whether there is a bpffs to pin to.
+    ///
+    /// # Errors
+    /// There is none, and how to mount one.
+    pub fn mounted(&self) -> Result<(), Error> {
+        let kind = statfs::statfs(&self.bpffs).map(|found| found.filesystem_type());
+        if kind == Ok(statfs::BPF_FS_MAGIC) {
+            return Ok(());
+        }
+        Err(Error::NoBpffs {
+            path: self.bpffs.clone(),
+        })
+    }
+
     /// Makes the directories, for root only. Says so where there is no bpffs.
     pub(crate) fn create(&self) -> Result<(), Error> {
-        let no_bpffs = || Error::NoBpffs {
-            path: self.bpffs.clone(),
-        };
-        let kind = statfs::statfs(&self.bpffs)
-            .map_err(|_| no_bpffs())?
-            .filesystem_type();
-        if kind != statfs::BPF_FS_MAGIC {
-            return Err(no_bpffs());
-        }
+        self.mounted()?;
         if self.is_unused()? {
             remove(&self.root.join(maps::MAPS))?;
         }

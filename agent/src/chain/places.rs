@@ -65,6 +65,14 @@ pub fn detect(root: &Path) -> Places {
     }
 }
 
+/// Where a node's network lists are, by its kubelet's version (`v1.33.4+k3s1`); the chart tells k3s by the same.
+#[must_use]
+pub fn lists_of(kubelet: &str) -> PathBuf {
+    let [k3s, .., usual] = &LAYOUTS;
+    let layout = if kubelet.contains("+k3s") { k3s } else { usual };
+    Path::new("/").join(layout.conf)
+}
+
 /// The directories that the runtime itself names, where both are there.
 #[must_use]
 pub fn told(cni: &Cni) -> Option<Places> {
@@ -107,6 +115,15 @@ mod tests {
         assert_eq!(told(&cni), None);
         fs::create_dir(root.path().join("conf")).unwrap();
         assert_eq!(told(&cni).unwrap().bin, root.path().join("second"));
+    }
+
+    #[test]
+    fn a_kubelet_tells_its_distribution() {
+        let k3s = Path::new("/var/lib/rancher/k3s/agent/etc/cni/net.d");
+        assert_eq!(lists_of("v1.33.4+k3s1"), k3s);
+        for other in ["v1.34.1", "v1.33.4+rke2r1", ""] {
+            assert_eq!(lists_of(other), Path::new("/etc/cni/net.d"));
+        }
     }
 
     #[test]

@@ -1,11 +1,21 @@
-//! What the API server tells of a cluster before vethwall is installed.
+//! What is known of a cluster before vethwall is installed.
 //!
 //! ```text
-//! nodes, daemonsets, policies, pods ─► Facts ─ judge (pure) ─► Finding: ok, warn, fail or unknown
+//! API server ─► nodes, daemonsets, policies, pods ─► Facts ─ judge (pure) ─────► Finding: ok, warn, fail or unknown
+//!     └─ probe: a pod a node ─ here ─► log ─► what each says ─ answer::merge (pure) ─►┘
 //! ```
-//! What only a node knows (bpffs, the runtime's list of networks, br_netfilter) stays unknown here.
+//! What only a node knows (bpffs, br_netfilter, the runtime's list of networks) stays unknown unless the nodes are looked at
+//! ([`probe`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+pub mod answer;
+pub mod here;
+pub mod pod;
+pub mod probe;
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use k8s_openapi::{
     api::{
@@ -16,13 +26,13 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
 use kube::{Api, Client, api::ListParams};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::Error;
 use crate::k8s::selector::selector;
 
 /// How a check came out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Outcome {
     /// Nothing stands against an installation.
@@ -48,27 +58,27 @@ impl Outcome {
 }
 
 /// One check.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Finding {
     /// What was looked at, a word.
-    pub check: &'static str,
+    pub check: Cow<'static, str>,
     /// How it came out.
     pub outcome: Outcome,
     /// What was found.
     pub message: String,
     /// What to do.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
     /// Names that belong to it: policies, nodes.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
 }
 
 impl Finding {
     fn new(check: &'static str, outcome: Outcome, message: impl Into<String>) -> Self {
         Self {
-            check,
+            check: Cow::Borrowed(check),
             outcome,
             message: message.into(),
             hint: None,
@@ -129,20 +139,23 @@ impl Facts {
     }
 }
 
-/// Judges a cluster.
-pub fn judge(facts: &Facts) -> Vec<Finding> {
+/// Judges a cluster, with what its nodes say where they were looked at.
+pub fn judge(facts: &Facts, nodes: Option<Vec<Finding>>) -> Vec<Finding> {
     let enforcers = enforcers(facts);
     let mut findings = vec![platform(facts), flannel(facts), kernels(facts), runtimes(facts)];
     findings.extend(enforcers.findings());
     findings.push(policies(facts, enforcers.any()));
-    findings.push(
-        Finding::new(
+    findings.extend(nodes.unwrap_or_else(|| {
+        let unknown = Finding::new(
             "node",
             Outcome::Unknown,
             "bpffs, br_netfilter and the runtime's network lists are known on the nodes only",
-        )
-        .hint("vethwall status tells each of them by a code once it is installed; until then a pod starts as before"),
-    );
+        );
+        vec![
+            unknown
+                .hint("--probe looks there, by a pod on each node that only reads and is deleted afterwards"),
+        ]
+    }));
     findings
 }
 
@@ -439,107 +452,4 @@ fn matches(written: &LabelSelector, pod: &Pod) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn node(name: &str, kernel: &str, kubelet: &str, annotations: serde_json::Value) -> Node {
-        let info = json!({"kernelVersion": kernel, "kubeletVersion": kubelet, "containerRuntimeVersion": "containerd://2.1.4",
-            "architecture": "amd64", "bootID": "", "kubeProxyVersion": "", "machineID": "", "operatingSystem": "linux",
-            "osImage": "", "systemUUID": ""});
-        serde_json::from_value(
-            json!({"metadata": {"name": name, "annotations": annotations}, "status": {"nodeInfo": info}}),
-        )
-        .unwrap()
-    }
-
-    fn k3s() -> Facts {
-        let flannel = "flannel.alpha.coreos.com/backend-type";
-        let policy = json!({"metadata": {"name": "deny", "namespace": "shop"}, "spec": {"podSelector": {"matchLabels": {"app": "db"}}}});
-        let pod = |name: &str, app: &str| {
-            serde_json::from_value(
-                json!({"metadata": {"name": name, "namespace": "shop", "labels": {"app": app}}}),
-            )
-            .unwrap()
-        };
-        Facts {
-            nodes: vec![
-                node(
-                    "a",
-                    "6.8.0-45-generic",
-                    "v1.33.4+k3s1",
-                    json!({flannel: "vxlan", "k3s.io/node-args": "[\"server\"]"}),
-                ),
-                node(
-                    "b",
-                    "5.15.0-119-generic",
-                    "v1.33.4+k3s1",
-                    json!({flannel: "vxlan", "k3s.io/node-args": "[\"agent\"]"}),
-                ),
-            ],
-            daemonsets: Ok(Vec::new()),
-            policies: Ok(vec![serde_json::from_value(policy).unwrap()]),
-            pods: Ok(vec![pod("db-0", "db"), pod("web-0", "web")]),
-        }
-    }
-
-    fn of(facts: &Facts, check: &str) -> Finding {
-        judge(facts)
-            .into_iter()
-            .find(|finding| finding.check == check)
-            .unwrap()
-    }
-
-    #[test]
-    fn k3s_enforces_unless_its_servers_say_otherwise() {
-        let mut facts = k3s();
-        let found = of(&facts, "enforcer");
-        assert_eq!(found.outcome, Outcome::Warn);
-        assert!(
-            found.message.contains("k3s") && found.message.contains("(servers a)"),
-            "{found:?}"
-        );
-        let arguments = json!({"k3s.io/node-args": "[\"server\",\"--disable-network-policy\"]"});
-        facts.nodes[0].metadata.annotations = serde_json::from_value(arguments).unwrap();
-        assert_eq!(of(&facts, "enforcer").outcome, Outcome::Ok);
-        let policies = of(&facts, "policies");
-        assert!(
-            policies
-                .message
-                .contains("that nobody enforces today select 1 pods"),
-            "{policies:?}"
-        );
-        assert_eq!(policies.names, ["shop/deny"]);
-    }
-
-    #[test]
-    fn what_could_not_be_listed_is_unknown() {
-        let facts = Facts {
-            daemonsets: Err("you may not".to_owned()),
-            pods: Err("you may not".to_owned()),
-            ..k3s()
-        };
-        assert!(
-            judge(&facts)
-                .iter()
-                .any(|f| f.check == "enforcer" && f.outcome == Outcome::Unknown)
-        );
-        assert_eq!(of(&facts, "policies").outcome, Outcome::Unknown);
-    }
-
-    #[test]
-    fn a_cluster_without_flannel_or_with_an_old_kernel_fails() {
-        let facts = Facts {
-            nodes: vec![node("a", "4.18.0-553.el8", "v1.33.4", json!({}))],
-            ..k3s()
-        };
-        assert_eq!(of(&facts, "flannel").outcome, Outcome::Fail);
-        let kernel = of(&facts, "kernel");
-        assert_eq!(
-            (kernel.outcome, kernel.names),
-            (Outcome::Fail, vec!["a (4.18.0-553.el8)".to_owned()])
-        );
-        assert_eq!(of(&k3s(), "kernel").outcome, Outcome::Ok);
-    }
-}
+mod tests;

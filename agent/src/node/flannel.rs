@@ -28,17 +28,34 @@ pub fn read_pod_networks(file: &Path) -> Vec<IpNet> {
 
 /// Every address of this network namespace but loopback's.
 pub fn own_addresses() -> nix::Result<Vec<IpAddr>> {
-    let mut addresses: Vec<IpAddr> = getifaddrs()?
-        .filter_map(|interface| {
-            let address = interface.address?;
-            let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
-            v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
-        })
-        .filter(|address| !address.is_loopback())
-        .collect();
+    let addresses = addresses()?.map(|(_, address)| address);
+    let mut addresses: Vec<IpAddr> = addresses.filter(|address| !address.is_loopback()).collect();
     addresses.sort();
     addresses.dedup();
     Ok(addresses)
+}
+
+/// Whether the bridge is the gateway of pods with addresses of IPv4, of IPv6: flannel gives it one of each family of theirs.
+pub fn families(bridge: &str) -> nix::Result<[bool; 2]> {
+    let mut families = [false; 2];
+    for (_, address) in addresses()?.filter(|(interface, _)| interface == bridge) {
+        match address {
+            IpAddr::V4(_) => families[0] = true,
+            // Every interface has one of its link.
+            IpAddr::V6(address) => families[1] |= !address.is_unicast_link_local(),
+        }
+    }
+    Ok(families)
+}
+
+/// The interfaces' addresses.
+fn addresses() -> nix::Result<impl Iterator<Item = (String, IpAddr)>> {
+    Ok(getifaddrs()?.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+        let ip = v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))?;
+        Some((interface.interface_name, ip))
+    }))
 }
 
 #[cfg(test)]

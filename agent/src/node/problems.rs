@@ -3,6 +3,44 @@
 use super::{surroundings::IPVS, thread::Node};
 use crate::api::status::Problem;
 
+/// What the sysctls of br_netfilter, IPv4 and IPv6, mean for pods that have addresses of these families.
+pub(crate) fn untranslated([nf4, nf6]: [Option<bool>; 2], [v4, v6]: [bool; 2]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if nf4.is_none() && nf6.is_none() {
+        problems.push(Problem::new(
+            "KRN002",
+            "br_netfilter is not loaded: kube-proxy can not translate Services for bridged pods, and egress beyond the pods is dropped where a policy isolates".to_owned(),
+            Some("modprobe br_netfilter"),
+        ));
+    }
+    if nf4 == Some(false) && (v4 || !v6) {
+        problems.push(Problem::new(
+            "KRN001",
+            "net.bridge.bridge-nf-call-iptables is 0: Services to pods of this node do not work, and IPv4 egress beyond the pods is dropped where a policy isolates".to_owned(),
+            Some("sysctl -w net.bridge.bridge-nf-call-iptables=1"),
+        ));
+    }
+    if nf6 == Some(false) && v6 {
+        problems.push(Problem::new(
+            "KRN005",
+            "net.bridge.bridge-nf-call-ip6tables is 0: Services to pods of this node do not work, and IPv6 egress beyond the pods is dropped where a policy isolates".to_owned(),
+            Some("sysctl -w net.bridge.bridge-nf-call-ip6tables=1"),
+        ));
+    }
+    problems
+}
+
+/// What kube-proxy in IPVS mode means.
+pub(crate) fn of_ipvs() -> Problem {
+    Problem::new(
+        "KRN008",
+        format!(
+            "kube-proxy runs in IPVS mode ({IPVS}), which is not supported: it translates where no program sees it, so egress beyond the pods is dropped where a policy isolates"
+        ),
+        Some("run kube-proxy in iptables or nftables mode"),
+    )
+}
+
 impl Node {
     /// Whether some pod has an address of a family.
     fn speaks(&self, v6: bool) -> bool {
@@ -17,29 +55,7 @@ impl Node {
     pub(super) fn no_second_stage(&self) -> Vec<Problem> {
         let around = &self.surroundings;
         let bridge = &self.places.bridge;
-        let mut problems = Vec::new();
-        let [nf4, nf6] = around.bridge_nf;
-        if nf4.is_none() && nf6.is_none() {
-            problems.push(Problem::new(
-                "KRN002",
-                "br_netfilter is not loaded: kube-proxy can not translate Services for bridged pods, and egress beyond the pods is dropped where a policy isolates".to_owned(),
-                Some("modprobe br_netfilter"),
-            ));
-        }
-        if nf4 == Some(false) && (self.speaks(false) || !self.speaks(true)) {
-            problems.push(Problem::new(
-                "KRN001",
-                "net.bridge.bridge-nf-call-iptables is 0: Services to pods of this node do not work, and IPv4 egress beyond the pods is dropped where a policy isolates".to_owned(),
-                Some("sysctl -w net.bridge.bridge-nf-call-iptables=1"),
-            ));
-        }
-        if nf6 == Some(false) && self.speaks(true) {
-            problems.push(Problem::new(
-                "KRN005",
-                "net.bridge.bridge-nf-call-ip6tables is 0: Services to pods of this node do not work, and IPv6 egress beyond the pods is dropped where a policy isolates".to_owned(),
-                Some("sysctl -w net.bridge.bridge-nf-call-ip6tables=1"),
-            ));
-        }
+        let mut problems = untranslated(around.bridge_nf, [self.speaks(false), self.speaks(true)]);
         if let Some(error) = &self.bridge_error {
             problems.push(Problem::new(
                 "KRN003",
@@ -57,15 +73,7 @@ impl Node {
                 Some("take the port off the bridge, or let the pod behind it start again through the CNI chain"),
             ));
         }
-        if around.ipvs {
-            problems.push(Problem::new(
-                "KRN008",
-                format!(
-                    "kube-proxy runs in IPVS mode ({IPVS}), which is not supported: it translates where no program sees it, so egress beyond the pods is dropped where a policy isolates"
-                ),
-                Some("run kube-proxy in iptables or nftables mode"),
-            ));
-        }
+        problems.extend(around.ipvs.then(of_ipvs));
         if !around.elsewhere.is_empty() {
             problems.push(Problem::new(
                 "KRN009",

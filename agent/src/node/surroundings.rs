@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     time::{Duration, Instant},
 };
 
@@ -13,6 +14,12 @@ use super::enforcers::Enforcers;
 
 /// kube-proxy in IPVS mode has the Services' addresses on it.
 pub(super) const IPVS: &str = "kube-ipvs0";
+
+/// The sysctls of br_netfilter, of this network namespace.
+const BRIDGE_NF: [&str; 2] = [
+    "/proc/sys/net/bridge/bridge-nf-call-iptables",
+    "/proc/sys/net/bridge/bridge-nf-call-ip6tables",
+];
 
 /// How long a port may be without a program: the bridge plugin makes it, and ours attaches to it when portmap is done. A
 /// pod does not run before that.
@@ -53,6 +60,16 @@ pub(super) fn tunnel_port(interfaces: &[Interface]) -> u32 {
     tunnels.min().map_or(0, |(_, port)| port.into())
 }
 
+/// The sysctls of br_netfilter, IPv4 and IPv6; `None` where it is not loaded.
+pub(crate) fn bridge_nf() -> [Option<bool>; 2] {
+    BRIDGE_NF.map(|path| Some(fs::read_to_string(path).ok()?.trim() == "1"))
+}
+
+/// Whether kube-proxy is in IPVS mode.
+pub(crate) fn is_ipvs(interfaces: &[Interface]) -> bool {
+    interfaces.iter().any(|interface| interface.name == IPVS)
+}
+
 impl Surroundings {
     /// Takes in the interfaces of the node. `judged` tells whether one carries our program.
     pub(super) fn see<'p, P>(
@@ -64,7 +81,7 @@ impl Surroundings {
     ) where
         P: Iterator<Item = &'p super::Interface>,
     {
-        self.ipvs = interfaces.iter().any(|interface| interface.name == IPVS);
+        self.ipvs = is_ipvs(interfaces);
         let number = interfaces.iter().find(|interface| interface.name == bridge);
         let is_port = |interface: &&Interface| {
             interface.master.is_some() && interface.master == number.map(|bridge| bridge.ifindex)

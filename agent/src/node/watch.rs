@@ -13,10 +13,7 @@
 //!
 //! Where it is not, nothing is deferred and such egress of an isolated pod is dropped (reason `no_bridge`).
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 use vethwall_common::config::Config;
@@ -28,14 +25,8 @@ use vethwall_datapath::{
 
 use super::{surroundings, thread::Node};
 
-const BRIDGE_NF: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
-const BRIDGE_NF6: &str = "/proc/sys/net/bridge/bridge-nf-call-ip6tables";
 /// How long it is told that a program was taken off.
 const REMEMBERED: Duration = Duration::from_secs(600);
-
-fn sysctl(path: &str) -> Option<bool> {
-    Some(fs::read_to_string(path).ok()?.trim() == "1")
-}
 
 impl Node {
     /// Puts the pins back where their file system was unmounted: without them nothing can be attached, nor a new pod.
@@ -96,7 +87,7 @@ impl Node {
     /// Egress to a Service is judged behind the bridge, where and as long as that is certain; else nothing is deferred
     /// to it.
     pub(super) fn look_at_bridge(&mut self) {
-        self.surroundings.bridge_nf = [sysctl(BRIDGE_NF), sysctl(BRIDGE_NF6)];
+        self.surroundings.bridge_nf = surroundings::bridge_nf();
         if !self.control.synced() && self.look_for_others() {
             // Theirs has what it needs to judge; ours has not yet.
             return;
