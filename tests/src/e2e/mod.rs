@@ -9,6 +9,7 @@ mod fleet;
 mod life;
 mod pods;
 mod policies;
+mod probe;
 
 use std::time::Instant;
 
@@ -37,6 +38,7 @@ const STEPS: &[Step] = &[
         life::install,
     ),
     ("helm test", life::helm_test),
+    ("preflight --probe", probe::probe),
     ("kubectl vethwall: every node answers", fleet::every_node_answers),
     ("pods of before: deny all", policies::deny_all),
     ("allow by label, on both nodes", policies::allow_by_label),

@@ -1,4 +1,11 @@
-//! What following a cluster costs: from a change at a real API server to the verdict in the kernel, and memory.
+//! What following a cluster costs: from a change at a real API server to the first packet that is judged by it, and memory,
+//! processor time and bytes from the API server.
+//!
+//! ```text
+//! API server ◄── changes, timed ── this program
+//!     │ watches                        │ datagrams, one after another, from behind the bridge as from another node
+//!     └──► agent ──► maps ──────► pod0 of ns0: the first that arrives, and the last
+//! ```
 
 use std::{
     fs,
@@ -10,24 +17,48 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use vethwall_common::maps::BPFFS;
-use vethwall_datapath::{Endpoints, Pins, veth};
 use vethwall_tests::{
     apiserver::{Admin, ApiServer, PORT, objects},
     cni::write_subnet,
-    sandbox::{self, program},
+    sandbox::{self, command, program},
 };
 
-use crate::{adoption, cni::status};
+use crate::{adoption, changes, cni::status};
 
-const NAMESPACES: usize = 100;
-/// Pods of each namespace; of the first namespaces, one each is on this node.
-const PODS: usize = 50;
+/// Objects of a cluster.
+#[derive(Clone, Copy)]
+struct Size {
+    namespaces: usize,
+    /// Of each namespace; of the first namespaces, one each is on this node.
+    pods: usize,
+    /// Of each namespace.
+    policies: usize,
+}
+
+const SMALL: Size = Size {
+    namespaces: 4,
+    pods: 5,
+    policies: 1,
+};
+const LARGE: Size = Size {
+    namespaces: 100,
+    pods: 50,
+    policies: 5,
+};
+const LARGEST: Size = Size {
+    namespaces: 100,
+    pods: 200,
+    policies: 200,
+};
+
 const LOCAL: usize = 30;
-/// Policies of each namespace.
-const POLICIES: usize = 5;
-const CHANGES: usize = 300;
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Of each kind, in either direction.
+const CHANGES: usize = 200;
+const PATIENCE: Duration = Duration::from_secs(120);
+/// For how long processor time and bytes are counted.
+const WATCHED: Duration = Duration::from_secs(10);
+/// Changes of pods of other nodes in a second.
+const RATE: u32 = 50;
 
 /// The agent; ends with the measurement.
 struct Agent(Child);
@@ -59,71 +90,123 @@ impl Drop for Agent {
     }
 }
 
-/// Prints what was measured.
-pub(crate) fn bench() -> Result<()> {
-    sandbox::run(measure)
+/// Prints what was measured; of the largest cluster, too, which takes minutes to make, if `most` says so.
+pub(crate) fn bench(most: bool) -> Result<()> {
+    for size in [SMALL, LARGE] {
+        sandbox::run(|| measure(size, true))?;
+    }
+    if most {
+        sandbox::run(|| measure(LARGEST, false))?;
+    }
+    Ok(())
 }
 
-fn measure() -> Result<()> {
+fn measure(size: Size, changes: bool) -> Result<()> {
     let api = ApiServer::start()?;
     let admin = api.admin()?;
-    eprintln!(
-        "making {} pods and {} policies ...",
-        NAMESPACES * PODS,
-        NAMESPACES * POLICIES
-    );
+    let (pods, policies) = (size.namespaces * size.pods, size.namespaces * size.policies);
+    eprintln!("making {pods} pods and {policies} policies ...");
     write_subnet()?;
     adoption::bridge()?;
     admin.apply(&objects::node("node", "192.168.0.1", "10.244.1.0/24"))?;
-    for namespace in 0..NAMESPACES {
-        fill(&admin, namespace)?;
+    for namespace in 0..size.namespaces {
+        fill(&admin, size, namespace)?;
+    }
+    if changes {
+        changes::prepare(&admin)?;
     }
     let config = api.kubeconfig("agent", PORT, "administrator")?;
     let began = Instant::now();
     let agent = Agent::start(&config)?;
-    println!("ready after {} ms", began.elapsed().as_millis());
+    println!("\n{pods} pods, {policies} policies");
+    println!("  ready after {} ms", began.elapsed().as_millis());
     let enforced = status()?["endpoints"].as_array().map_or(0, |all| {
         all.iter().filter(|one| one["state"] == "enforcing").count()
     });
-    ensure!(enforced == LOCAL, "{enforced} of {LOCAL} pods are enforced");
+    let local = LOCAL.min(size.namespaces);
+    ensure!(enforced == local, "{enforced} of {local} pods are enforced");
     let pid = agent.0.id();
-    println!("memory when it is ready: {}", memory(pid)?);
-
-    let mut times: [Vec<Duration>; 2] = Default::default();
-    for change in 0..CHANGES {
-        for (times, time) in times.iter_mut().zip(verdict(&admin, change)?) {
-            times.push(time);
-        }
-    }
+    println!("  memory {}", memory(pid)?);
+    thread::sleep(Duration::from_secs(3));
+    let before = processor(pid)?;
+    thread::sleep(WATCHED);
+    let idle = (processor(pid)? - before).as_secs_f64() / WATCHED.as_secs_f64();
     println!(
-        "a pod's labels change, {CHANGES} times: until its policies in the kernel are others, milliseconds"
+        "  processor while nothing happens: {:.2} % of a core",
+        idle * 100.0
     );
-    for (from, mut times) in ["since it was asked for", "since the API server said it was done"]
-        .iter()
-        .zip(times)
-    {
-        times.sort_unstable();
-        let at =
-            |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)].as_secs_f64() * 1000.0;
-        println!(
-            "{from:<40} p50 {:>6.1}  p90 {:>6.1}  p99 {:>6.1}",
-            at(50),
-            at(90),
-            at(99)
-        );
+    if changes {
+        changes::measure(&admin, CHANGES)?;
+        draw(&admin, size, pid)?;
+        println!("  memory after that {}", memory(pid)?);
     }
-    println!("memory after that: {}", memory(pid)?);
     Ok(())
 }
 
-fn fill(admin: &Admin, number: usize) -> Result<()> {
+/// What pods of other nodes that change cost one agent.
+fn draw(admin: &Admin, size: Size, pid: u32) -> Result<()> {
+    let period = Duration::from_secs(1) / RATE;
+    let (bytes, time, began) = (received(pid)?, processor(pid)?, Instant::now());
+    for change in 0..RATE * WATCHED.as_secs() as u32 {
+        let (namespace, pod) = (
+            change as usize % size.namespaces,
+            1 + change as usize % (size.pods - 1),
+        );
+        let patch = json!({"metadata": {"annotations": {"change": change.to_string()}}});
+        let path = format!("/api/v1/namespaces/ns{namespace}/pods/pod{pod}");
+        admin.send("PATCH", &path, Some(&patch))?;
+        thread::sleep((period * (change + 1)).saturating_sub(began.elapsed()));
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let bytes = (received(pid)? - bytes) as f64 / seconds;
+    let time = (processor(pid)? - time).as_secs_f64() / seconds;
+    println!(
+        "  {RATE} changes of pods a second: {:.1} kB/s from the API server, {:.2} % of a core",
+        bytes / 1000.0,
+        time * 100.0
+    );
+    Ok(())
+}
+
+/// Bytes that a process has received over TCP, of connections that are open.
+fn received(pid: u32) -> Result<u64> {
+    let listed = command("ss", &["-H", "-t", "-i", "-n", "-p", "-O"])?;
+    let own = format!("pid={pid},");
+    let of = |line: &str| -> Option<u64> {
+        let words = line.split_whitespace();
+        words
+            .filter_map(|word| word.strip_prefix("bytes_received:")?.parse().ok())
+            .next()
+    };
+    let lines = listed.lines().filter(|line| line.contains(&own));
+    Ok(lines.filter_map(of).sum())
+}
+
+/// Processor time of a process until now.
+fn processor(pid: u32) -> Result<Duration> {
+    let mut all: u64 = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(thread?.path().join("schedstat"))?;
+        all += text
+            .split_whitespace()
+            .next()
+            .context("schedstat")?
+            .parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(all))
+}
+
+fn fill(admin: &Admin, size: Size, number: usize) -> Result<()> {
     let namespace = format!("ns{number}");
     admin.apply(&objects::namespace(&namespace))?;
-    for policy in 0..POLICIES {
-        let (app, from) = (format!("app{policy}"), format!("app{}", (policy + 1) % POLICIES));
+    for policy in 0..size.policies {
+        let (app, from) = (
+            format!("app{policy}"),
+            format!("app{}", (policy + 1) % size.policies),
+        );
         admin.apply(&objects::policy(&namespace, &format!("p{policy}"), &app, &from))?;
     }
-    for pod in 0..PODS {
+    for pod in 0..size.pods {
         let local = pod == 0 && number < LOCAL;
         let address = if local {
             format!("10.244.1.{}", number + 2)
@@ -131,7 +214,12 @@ fn fill(admin: &Admin, number: usize) -> Result<()> {
             format!("10.244.{}.{}", 2 + number, pod + 2)
         };
         let name = format!("pod{pod}");
-        let mut object = objects::pod(&namespace, &name, &format!("app{}", pod % POLICIES), &address);
+        let mut object = objects::pod(
+            &namespace,
+            &name,
+            &format!("app{}", pod % size.policies),
+            &address,
+        );
         object["spec"]["nodeName"] = if local { "node" } else { "elsewhere" }.into();
         // As much as real ones have: a template, a service account's volume, probes, what the kubelet tells.
         object["metadata"]["annotations"] = json!({"about": "x".repeat(1_500)});
@@ -147,32 +235,6 @@ fn fill(admin: &Admin, number: usize) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Another app for a pod of this node: how long until other policies are its own.
-fn verdict(admin: &Admin, change: usize) -> Result<[Duration; 2]> {
-    let number = change % LOCAL;
-    let endpoints = Endpoints::open(&Pins::new(BPFFS))?;
-    let ifindex = veth::ifindex(&format!("veth{number}"))?.context("an interface")?;
-    let slot = || -> Result<u32> { Ok(endpoints.get(ifindex)?.context("a record")?.ingress.slot()) };
-    let before = slot()?;
-    let app = format!("app{}", 1 + change / LOCAL % (POLICIES - 1));
-    let patch = json!({"metadata": {"labels": {"app": app, "change": change.to_string()}}});
-    let asked = Instant::now();
-    admin.send(
-        "PATCH",
-        &format!("/api/v1/namespaces/ns{number}/pods/pod0"),
-        Some(&patch),
-    )?;
-    let done = Instant::now();
-    while slot()? == before {
-        ensure!(asked.elapsed() < PATIENCE, "nothing changed");
-        thread::sleep(Duration::from_micros(50));
-    }
-    let now = Instant::now();
-    // The next change meets an agent at rest.
-    thread::sleep(Duration::from_millis(20));
-    Ok([now - asked, now - done])
 }
 
 fn memory(pid: u32) -> Result<String> {
