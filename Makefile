@@ -12,7 +12,7 @@ MACHINE := $(shell uname -m)-unknown-linux-gnu
 
 KERNELS ?= 5.10 6.1 6.12 newest
 
-.PHONY: help setup build demo test e2e test-kernels bench lint plugin image clean root
+.PHONY: help setup build demo test e2e test-kernels bench bench-cluster lint plugin image clean root
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -50,6 +50,11 @@ bench: root setup ## nanoseconds a packet, pods that talk beside iptables and nf
 	@$(TARGET)/release/vethwall-bench memory
 	@$(TARGET)/release/vethwall-bench live
 	cargo bench --locked --package vethwall-policy --bench sizes --bench compile
+
+bench-cluster: root setup ## from a change at a real API server to the packet; memory, processor, bytes (20 minutes)
+	@scripts/setup.sh cluster
+	cargo build --locked --release
+	@$(TARGET)/release/vethwall-bench cluster --most
 
 lint: setup ## what .ci/run checks besides the tests
 	@.ci/run format clippy dependencies sizes docs deny typos shell

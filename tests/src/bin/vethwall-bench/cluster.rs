@@ -70,6 +70,8 @@ impl Agent {
             .args(["agent", "--node", "node", "--chain", "off", "--log", "error"])
             .arg("--kubeconfig")
             .arg(config)
+            // As the chart sets it.
+            .env("MALLOC_ARENA_MAX", "1")
             .stdout(Stdio::null())
             .spawn()
             .context("start the agent")?;
