@@ -171,3 +171,12 @@ fn policies_of_a_namespace_that_is_gone_before_them_hold_while_its_pods_are_ther
     world.delete(&web.key());
     assert_eq!(world, World::new("n"));
 }
+
+#[test]
+fn namespaces_are_those_that_have_an_object() {
+    let mut world = World::new("n1");
+    world.apply(namespace("y", &[("team", "y")]));
+    world.apply(Object::Pod(pod("z/a", "10.0.0.3", &[])));
+    let names: Vec<&str> = world.namespaces().map(|space| space.name.as_str()).collect();
+    assert_eq!(names, ["y"]);
+}

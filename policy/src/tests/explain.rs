@@ -183,6 +183,16 @@ fn without_a_port_only_rules_that_do_not_ask_for_one_match() {
 }
 
 #[test]
+fn a_port_means_nothing_where_the_protocol_has_none() {
+    let world = world(ingress(&[], &[tcp(80, 80)]));
+    let asked = explain(&world, &target("y/client"), &target("x/web"), ICMP, Some(80));
+    assert_eq!(
+        why(&asked.ingress),
+        "no port matches: TCP port 80: this is ICMP without a port"
+    );
+}
+
+#[test]
 fn audited_policies_are_told_apart() {
     let mut policies = ingress(&[own(&[])], &[]);
     policies[0].mode = Some(Mode::Audit);
