@@ -150,7 +150,7 @@ impl Error {
             // aya's errors often repeat their source.
             if !text.ends_with(&cause) {
                 text.push_str(": ");
-                text.push_str(&cause);
+                text.push_str(&end_of_log(&cause));
             }
             source = error.source();
         }
@@ -166,10 +166,49 @@ fn hint(source: &io::Error, needs: &str) -> String {
     }
 }
 
+/// The verifier tells of every instruction; why it refused a program are the last lines, all in one here.
+fn end_of_log(cause: &str) -> String {
+    const LOG: &str = "Verifier output: ";
+    const SHOWN: usize = 4;
+    let Some((before, log)) = cause.split_once(LOG) else {
+        return cause.to_owned();
+    };
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    let end = lines.get(lines.len().saturating_sub(SHOWN)..).unwrap_or_default();
+    format!("{before}{LOG}{}", end.join("; "))
+}
+
+/// Numbers in linux/capability.h. The first stands for the others but CAP_NET_ADMIN.
+const SYS_ADMIN: u64 = 1 << 21;
+const LOADERS: [(u64, &str); 3] = [
+    (1 << 39, "CAP_BPF"),
+    (1 << 38, "CAP_PERFMON"),
+    (1 << 12, "CAP_NET_ADMIN"),
+];
+
+/// Which capabilities of those that loading takes a process has not, by its `/proc/PID/status`.
+fn lacking(status: &str) -> Vec<&'static str> {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let Some(held) = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()) else {
+        return Vec::new();
+    };
+    let has = |bit: u64| held & bit != 0 || (bit != 1 << 12 && held & SYS_ADMIN != 0);
+    let lacking = LOADERS.iter().filter(|(bit, _)| !has(*bit));
+    lacking.map(|(_, name)| *name).collect()
+}
+
 fn hint_in_chain(source: &(dyn std::error::Error + 'static)) -> String {
     let mut error: Option<&(dyn std::error::Error + 'static)> = Some(source);
     while let Some(cause) = error {
         if let Some(io) = cause.downcast_ref::<io::Error>() {
+            // The verifier refuses what only CAP_PERFMON may do as it refuses a broken program, with EACCES.
+            if matches!(io.raw_os_error(), Some(libc::EPERM | libc::EACCES)) {
+                let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+                let lacking = lacking(&status);
+                if !lacking.is_empty() {
+                    return format!(" ({} is missing)", lacking.join(", "));
+                }
+            }
             return hint(
                 io,
                 "CAP_BPF, CAP_PERFMON or CAP_NET_ADMIN, or below Linux 5.11 CAP_SYS_RESOURCE,",
@@ -196,7 +235,28 @@ mod tests {
         let error = Error::net("list", "links", io::Error::from_raw_os_error(libc::ENODEV));
         assert!(!error.to_string().contains("missing"), "{error}");
         let error = Error::loader("load", "p", io::Error::from_raw_os_error(libc::EPERM));
-        assert!(error.to_string().contains("CAP_PERFMON"), "{error}");
+        assert!(error.to_string().contains("is missing"), "{error}");
+    }
+
+    #[test]
+    fn of_what_loading_takes_only_what_is_missing_is_named() {
+        let of = |mask: &str| lacking(&format!("Name:\tx\nCapEff:\t{mask}\n"));
+        assert_eq!(of("000000c000001000"), [""; 0], "as the chart gives");
+        assert_eq!(of("0000008000001000"), ["CAP_PERFMON"]);
+        assert_eq!(of("000001ffffffffff"), [""; 0]);
+        assert_eq!(of("0000000000200000"), ["CAP_NET_ADMIN"], "CAP_SYS_ADMIN");
+        assert_eq!(of("0"), ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"]);
+    }
+
+    #[test]
+    fn of_the_verifiers_log_the_end_is_told() {
+        let log =
+            "refused. Verifier output: 0: r1\n1: r2\n2: r3\n3: r4\nR4 pointer arithmetic prohibited\n\n";
+        assert_eq!(
+            end_of_log(log),
+            "refused. Verifier output: 1: r2; 2: r3; 3: r4; R4 pointer arithmetic prohibited"
+        );
+        assert_eq!(end_of_log("Operation not permitted"), "Operation not permitted");
     }
 
     #[test]
