@@ -56,15 +56,21 @@ impl Agent {
 
     /// Another program as the agent.
     pub(crate) fn of(name: &str, mode: &str) -> Self {
-        Self::with(name, ["--manifests", MANIFESTS], mode)
+        Self::with(name, &["--manifests", MANIFESTS], mode)
     }
 
     /// An agent of a cluster.
     pub(crate) fn of_cluster(kubeconfig: &str, mode: &str) -> Self {
-        Self::with("vethwall", ["--kubeconfig", kubeconfig], mode)
+        Self::with("vethwall", &["--kubeconfig", kubeconfig], mode)
     }
 
-    fn with(name: &str, source: [&str; 2], mode: &str) -> Self {
+    /// The same, with a namespace where agents tell each other of new pods.
+    pub(crate) fn at_home(kubeconfig: &str, namespace: &str, mode: &str) -> Self {
+        let source = ["--kubeconfig", kubeconfig, "--namespace", namespace];
+        Self::with("vethwall", &source, mode)
+    }
+
+    fn with(name: &str, source: &[&str], mode: &str) -> Self {
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)

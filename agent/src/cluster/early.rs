@@ -30,7 +30,7 @@ use kube::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::sleep};
-use tracing::{debug, warn};
+use tracing::warn;
 use vethwall_policy::world::{Change, Claim};
 
 use super::connect::{Access, cause};
@@ -104,21 +104,32 @@ fn read(object: &ConfigMap) -> Option<(String, BTreeSet<Claim>)> {
 pub(super) async fn follow(access: Arc<Access>, home: Home, node: Sender<Input>) {
     let mut known = BTreeSet::new();
     loop {
-        let Err(error) = follow_once(&access, &home, &node, &mut known).await else {
-            return;
-        };
-        debug!("early addresses are not followed: {error}; it is tried again");
-        sleep(AGAIN).await;
+        match follow_once(&access, &home, &node, &mut known).await {
+            Ok(Ended::NobodyListens) => return,
+            Ok(Ended::Forgotten) => {}
+            Err(error) => {
+                if node.send(Input::Heard(Err(error))).is_err() {
+                    return;
+                }
+                sleep(AGAIN).await;
+            }
+        }
     }
 }
 
-/// Ends well when nobody listens.
+/// Why a watch ended that did not fail.
+enum Ended {
+    NobodyListens,
+    /// The API server does not know the past any more: all is listed again.
+    Forgotten,
+}
+
 async fn follow_once(
     access: &Access,
     home: &Home,
     node: &Sender<Input>,
     known: &mut BTreeSet<String>,
-) -> Result<(), String> {
+) -> Result<Ended, String> {
     let (client, _) = access.client().await.map_err(|failure| format!("{failure:?}"))?;
     let objects: Api<ConfigMap> = Api::namespaced(client, &home.namespace);
     let tell = |node_name: String, claims: BTreeSet<Claim>| {
@@ -134,12 +145,12 @@ async fn follow_once(
     for (name, claims) in list.items.iter().filter_map(read) {
         there.insert(name.clone());
         if !tell(name, claims) {
-            return Ok(());
+            return Ok(Ended::NobodyListens);
         }
     }
     for name in known.difference(&there).cloned() {
         if !tell(name, BTreeSet::new()) {
-            return Ok(());
+            return Ok(Ended::NobodyListens);
         }
     }
     *known = there;
@@ -150,6 +161,9 @@ async fn follow_once(
             .watch(&parameters, &version)
             .await
             .map_err(|error| cause(&error))?;
+        if node.send(Input::Heard(Ok(()))).is_err() {
+            return Ok(Ended::NobodyListens);
+        }
         let mut events = std::pin::pin!(events);
         while let Some(event) = events.try_next().await.map_err(|error| cause(&error))? {
             let (object, gone) = match event {
@@ -159,6 +173,7 @@ async fn follow_once(
                     version = bookmark.metadata.resource_version;
                     continue;
                 }
+                WatchEvent::Error(status) if status.code == 410 => return Ok(Ended::Forgotten),
                 WatchEvent::Error(status) => return Err(status.message),
             };
             if let Some(now) = &object.metadata.resource_version {
@@ -170,7 +185,7 @@ async fn follow_once(
             let claims = if gone { BTreeSet::new() } else { claims };
             known.insert(name.clone());
             if !tell(name, claims) {
-                return Ok(());
+                return Ok(Ended::NobodyListens);
             }
         }
     }

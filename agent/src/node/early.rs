@@ -29,6 +29,8 @@ pub(super) struct Early {
     out: Option<watch::Sender<BTreeSet<Claim>>>,
     written: BTreeSet<Claim>,
     error: Option<String>,
+    /// Why nobody hears what other nodes tell.
+    deaf: Option<String>,
 }
 
 impl Early {
@@ -102,6 +104,17 @@ impl Node {
         }
     }
 
+    /// Whether other nodes are heard.
+    pub(super) fn heard(&mut self, outcome: Result<(), String>) {
+        let deaf = outcome.err();
+        match (&self.early.deaf, &deaf) {
+            (None, Some(error)) => warn!("addresses of other nodes' new pods are not heard: {error}"),
+            (Some(_), None) => info!("addresses of other nodes' new pods are heard again"),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        self.early.deaf = deaf;
+    }
+
     /// Whether an ADD that came at `since` need not wait for other nodes to hear of its pod.
     pub(super) fn is_told(&self, ifindex: u32, since: Instant, now: Instant) -> bool {
         if self.early.out.is_none()
@@ -122,12 +135,18 @@ impl Node {
 
     /// Told while it is so.
     pub(super) fn early_problem(&self) -> Option<Problem> {
-        let error = self.early.error.as_ref()?;
-        Some(Problem::new(
-            "API005",
-            format!(
+        let text = match (&self.early.error, &self.early.deaf) {
+            (Some(error), _) => format!(
                 "addresses of this node's new pods are not told to other nodes: {error}; until the API server has a pod's status, up to a second, other nodes deny what it sends where they isolate"
             ),
+            (None, Some(error)) => format!(
+                "addresses of other nodes' new pods are not heard: {error}; until the API server has a pod's status, up to a second, what it sends here is denied where policy isolates"
+            ),
+            (None, None) => return None,
+        };
+        Some(Problem::new(
+            "API005",
+            text,
             Some("the agents need to list, watch, create and update configmaps in their own namespace"),
         ))
     }

@@ -100,6 +100,8 @@ pub enum Input {
     Early(Change),
     /// What of this node's is written for others to read, or why it is not.
     Published(Result<BTreeSet<Claim>, String>),
+    /// That the other nodes' are listened to, or why not.
+    Heard(Result<(), String>),
     /// A pod's interface is attached and waits for its policy.
     Add(proto::AddRequest, oneshot::Sender<proto::Response>),
     /// A pod goes.

@@ -264,6 +264,10 @@ impl Node {
                 self.published(outcome);
                 Some(false)
             }
+            Input::Heard(outcome) => {
+                self.heard(outcome);
+                Some(false)
+            }
             Input::Add(request, reply) => Some(self.add(request, reply)),
             Input::Del(request, reply) => {
                 let gone: Vec<u32> = self

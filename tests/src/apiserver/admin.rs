@@ -124,7 +124,9 @@ fn paths(object: &Value) -> Result<(String, String)> {
     let root = if version.contains('/') { "apis" } else { "api" };
     let metadata = &object["metadata"];
     let namespaced = match kind.as_str() {
-        "Pod" | "NetworkPolicy" | "ServiceAccount" => format!("/namespaces/{}", text(&metadata["namespace"])),
+        "Pod" | "NetworkPolicy" | "ServiceAccount" | "Role" | "RoleBinding" => {
+            format!("/namespaces/{}", text(&metadata["namespace"]))
+        }
         "Namespace"
         | "Node"
         | "ClusterNetworkPolicy"

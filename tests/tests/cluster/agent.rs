@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A node as kube-flannel leaves it, and network namespaces for the cluster's pods.
-fn plain_node() -> Node {
+pub(super) fn plain_node() -> Node {
     let node = Node::new(FLANNEL);
     fs::remove_file(Path::new(BIN).join("vethwall-cni")).unwrap();
     for name in ["web", "db", "late"] {

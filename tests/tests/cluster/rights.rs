@@ -9,7 +9,8 @@ use vethwall_tests::{
     sandbox::{self, workspace},
 };
 
-use super::Cluster;
+use super::{Cluster, agent::plain_node};
+use crate::chain::{Agent, status, until};
 
 const NAMESPACE: &str = "kube-system";
 
@@ -98,6 +99,54 @@ fn each_right_of_the_role_is_needed_and_a_missing_one_is_named() {
                 .until("given back, it is used", |followed| followed.codes().is_empty())
                 .unwrap();
         }
+    });
+}
+
+/// In the agents' own namespace, where they tell each other of new pods; the chart's Role has these (tests/tests/chart).
+#[test]
+fn each_right_for_early_addresses_is_needed_and_a_missing_one_is_named() {
+    const VERBS: [&str; 4] = ["list", "watch", "create", "update"];
+    sandbox::run(|| {
+        let cluster = Cluster::start();
+        let token = account(&cluster);
+        let config = cluster.api.kubeconfig("agent", PORT, &token).unwrap();
+        let node = plain_node();
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+            "metadata": {"name": "vethwall", "namespace": NAMESPACE},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "vethwall"},
+            "subjects": [{"kind": "ServiceAccount", "name": "vethwall", "namespace": NAMESPACE}],
+        });
+        cluster.admin.apply(&binding).unwrap();
+        let may = |verbs: &[&str]| {
+            let role = json!({
+                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+                "metadata": {"name": "vethwall", "namespace": NAMESPACE},
+                "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": verbs}],
+            });
+            cluster.admin.apply(&role).unwrap();
+        };
+        let told = || {
+            let status = status();
+            let problems = status["problems"].as_array().cloned().unwrap_or_default();
+            let early = problems.into_iter().find(|problem| problem["code"] == "API005");
+            early.map(|problem| problem["message"].to_string())
+        };
+        let object = format!("/api/v1/namespaces/{NAMESPACE}/configmaps/vethwall-early-n");
+        for missing in VERBS {
+            let others: Vec<&str> = VERBS.into_iter().filter(|verb| *verb != missing).collect();
+            may(&others);
+            if missing == "create" {
+                cluster.admin.send("DELETE", &object, None).unwrap();
+            }
+            let agent = Agent::at_home(config.to_str().unwrap(), NAMESPACE, "off");
+            let named = format!("cannot {missing} resource");
+            until(&named, || told().is_some_and(|text| text.contains(&named)));
+            may(&VERBS);
+            until("given back, it is used", || told().is_none());
+            agent.terminate();
+        }
+        drop(node);
     });
 }
 
