@@ -24,6 +24,7 @@ pub mod client;
 pub mod cluster;
 pub mod explain;
 pub mod flow;
+pub mod settings;
 pub mod status;
 
 pub use client::{Client, ClientError};

@@ -35,7 +35,7 @@ use vethwall_cni::proto;
 use vethwall_datapath::{Choice, Events, Pins};
 
 use crate::{
-    api::{self, status::Settings},
+    api::{self, settings::Settings},
     chain::{keeper, removal},
     cluster::{self, Health, Place},
     config::{

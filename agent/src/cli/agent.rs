@@ -11,7 +11,7 @@ use super::{
     text::escape,
 };
 use crate::{
-    api::{chain::ChainMode, status::Settings},
+    api::{chain::ChainMode, settings::Settings},
     chain::{self, keeper},
     cluster::{self, Place},
     config::{Config, Given, live::Followed},
@@ -77,7 +77,9 @@ impl AgentArgs {
             given: self.given,
             running: config.clone(),
         });
-        let asked = config.clone();
+        let source = source(&config)?;
+        // After what may be wrong, since it may wait for the runtime.
+        let places = places(&config, config.chain != ChainMode::Off);
         let Config {
             mode,
             log,
@@ -97,25 +99,12 @@ impl AgentArgs {
             node,
             plugin,
             http,
-            kubeconfig,
+            kubeconfig: _,
             early_addresses,
             namespace,
             pod,
-            manifests,
+            manifests: _,
         } = config;
-        let source = match (manifests, kubeconfig) {
-            (Some(_), Some(_)) => {
-                let text = "--kubeconfig and --manifests: objects come from a cluster or from a directory, not from both";
-                return Err(Failure::Usage(text.to_owned()));
-            }
-            (Some(_), None) if startup_taint => {
-                let text = "--startup-taint: a directory of manifests has no nodes that could be changed";
-                return Err(Failure::Usage(text.to_owned()));
-            }
-            (Some(directory), None) => Source::Manifests(directory),
-            (None, Some(file)) => Source::Cluster(Place::Kubeconfig(file)),
-            (None, None) => Source::Cluster(Place::InCluster),
-        };
         let node = match node {
             Some(node) => node,
             None => host_name()?,
@@ -151,8 +140,7 @@ impl AgentArgs {
             max_pods: max_pods.get(),
             chain: keeper::Settings {
                 mode: chain,
-                // Last, since it may wait for the runtime.
-                places: places(&asked, chain != ChainMode::Off),
+                places,
                 entry,
                 plugin,
                 runtime: cri_socket,
@@ -163,6 +151,22 @@ impl AgentArgs {
             log,
             log_color,
         })
+    }
+}
+
+/// Where objects come from.
+fn source(config: &Config) -> Result<Source, Failure> {
+    let wrong = |text: &str| Err(Failure::Usage(text.to_owned()));
+    match (&config.manifests, &config.kubeconfig) {
+        (Some(_), Some(_)) => wrong(
+            "--kubeconfig and --manifests: objects come from a cluster or from a directory, not from both",
+        ),
+        (Some(_), None) if config.startup_taint => {
+            wrong("--startup-taint: a directory of manifests has no nodes that could be changed")
+        }
+        (Some(directory), None) => Ok(Source::Manifests(directory.clone())),
+        (None, Some(file)) => Ok(Source::Cluster(Place::Kubeconfig(file.clone()))),
+        (None, None) => Ok(Source::Cluster(Place::InCluster)),
     }
 }
 

@@ -13,7 +13,8 @@ use crate::api::{
     Client, ClientError, Request, Response, Status,
     chain::ChainState,
     cluster::Cluster,
-    status::{AgentState, Endpoint, EndpointState, FailurePolicy, Interfaces, Isolation, ManifestProblem},
+    settings::FailurePolicy,
+    status::{AgentState, Endpoint, EndpointState, Interfaces, Isolation, ManifestProblem},
 };
 
 /// From here a map is nearly full.

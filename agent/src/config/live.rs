@@ -16,7 +16,7 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 use super::{Config, Given, LogFilter};
 use crate::{
     api::{Mode, status::Problem},
-    node::Input,
+    node::{Configured, Input},
 };
 
 /// Between two looks. A ConfigMap takes up to a minute to come to a node; two seconds are nothing.
@@ -24,15 +24,6 @@ const LOOK: Duration = Duration::from_secs(2);
 
 /// Changes what is logged.
 pub type LogHandle = reload::Handle<EnvFilter, Registry>;
-
-/// What a file says now.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Told {
-    /// The mode of policies that have none of their own.
-    pub mode: Mode,
-    /// What is wrong with the file, or waits for a restart.
-    pub problems: Vec<Problem>,
-}
 
 /// A file, and what runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +38,7 @@ pub struct Followed {
 
 impl Followed {
     /// What the file says now, given what is in force. The second is what is to be logged.
-    fn look(&self, mode: Mode, log: &LogFilter) -> (Told, LogFilter) {
+    fn look(&self, mode: Mode, log: &LogFilter) -> (Configured, LogFilter) {
         let config = match self.given.over(Some(&self.file)) {
             Ok(config) => config,
             Err(error) => {
@@ -57,7 +48,7 @@ impl Followed {
                     Some("mend it; the agent looks again by itself"),
                 );
                 let problems = vec![problem];
-                return (Told { mode, problems }, log.clone());
+                return (Configured { mode, problems }, log.clone());
             }
         };
         let changed = different(&self.running, &config);
@@ -71,7 +62,7 @@ impl Followed {
                 Some("kubectl rollout restart; nothing is interrupted by it"),
             )
         });
-        let told = Told {
+        let told = Configured {
             mode: config.mode,
             problems: restart.into_iter().collect(),
         };
@@ -104,7 +95,7 @@ fn different(running: &Config, now: &Config) -> Vec<String> {
 /// Starts the thread that looks at the file.
 pub fn spawn(followed: Followed, handle: LogHandle, node: Sender<Input>) -> std::io::Result<()> {
     let run = move || {
-        let mut told = Told {
+        let mut told = Configured {
             mode: followed.running.mode,
             problems: Vec::new(),
         };
@@ -158,7 +149,7 @@ mod tests {
             given: Given::default(),
             running,
         };
-        let unchanged = Told {
+        let unchanged = Configured {
             mode,
             problems: Vec::new(),
         };
@@ -166,7 +157,7 @@ mod tests {
 
         fs::write(&file, "mode: audit\nlog: debug\nmaxPods: 50\n").unwrap();
         let debug = LogFilter::try_from("debug".to_owned()).unwrap();
-        let audit = Told {
+        let audit = Configured {
             mode: Mode::Audit,
             ..unchanged.clone()
         };

@@ -31,7 +31,7 @@ use crate::{
     api::{
         Mode,
         chain::ChainMode,
-        status::{ExistingConnections, OwnNodeEgress},
+        settings::{ExistingConnections, OwnNodeEgress},
     },
     cri::Socket,
 };

@@ -73,7 +73,8 @@ impl Target {
             context: self.context.clone(),
             ..KubeConfigOptions::default()
         };
-        let kubeconfig = |error: &dyn std::error::Error| Error::Kubeconfig(cause(error));
+        // In its own words, which have the file's name.
+        let kubeconfig = |error: &dyn std::error::Error| Error::Kubeconfig(error.to_string());
         let config = match &self.kubeconfig {
             Some(path) => {
                 let read = Kubeconfig::read_from(path).map_err(|error| kubeconfig(&error))?;

@@ -14,9 +14,10 @@ use super::{
 };
 use crate::api::{
     Mode, PolicyName,
+    settings::FailurePolicy,
     status::{
-        AgentState, Bridge, Counter, Endpoint, EndpointState, Events, FailurePolicy, Interfaces, Isolation,
-        Manifests, MapUse, Phase, Policy, Problem, Status, Stranger,
+        AgentState, Bridge, Counter, Endpoint, EndpointState, Events, Interfaces, Isolation, Manifests,
+        MapUse, Phase, Policy, Problem, Status, Stranger,
     },
 };
 use crate::chain::keeper::Told;

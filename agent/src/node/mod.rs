@@ -49,11 +49,10 @@ use vethwall_policy::{
 };
 
 use crate::api::{
-    ErrorBody, PolicyName,
+    ErrorBody, Mode, PolicyName,
     explain::{ExplainRequest, Explanation},
-    status::{ManifestProblem, Status},
+    status::{ManifestProblem, Problem, Status},
 };
-use crate::config::live;
 use crate::cri::{client, view::Sandbox};
 
 /// The objects as they are now.
@@ -91,6 +90,15 @@ impl Default for Content {
     }
 }
 
+/// What a configuration says while the agent runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Configured {
+    /// The mode of policies that have none of their own.
+    pub mode: Mode,
+    /// What is wrong with it, or waits for a restart.
+    pub problems: Vec<Problem>,
+}
+
 /// What the thread is asked.
 #[derive(Debug)]
 pub enum Input {
@@ -117,7 +125,7 @@ pub enum Input {
     /// Whether the node's start-up taint could be taken away.
     Taint(Result<(), String>),
     /// What the agent is told changed.
-    Config(live::Told),
+    Config(Configured),
     /// How are things?
     Status(oneshot::Sender<Status>),
     /// Why is this so?

@@ -6,7 +6,7 @@ use tracing::{info, warn};
 use vethwall_common::config::Config;
 use vethwall_datapath::{Clock, Maps};
 
-use crate::api::status::{ExistingConnections, OwnNodeEgress, Settings};
+use crate::api::settings::{ExistingConnections, OwnNodeEgress, Settings};
 
 /// kube-proxy's day for established TCP (`--conntrack-tcp-timeout-established`). The kernel's five days are more than a
 /// table of bounded size should promise.

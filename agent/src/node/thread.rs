@@ -12,7 +12,6 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::sync::oneshot;
 use tracing::{info, warn};
 use vethwall_cni::{code, proto};
 use vethwall_common::maps::EVENTS_LOST;
@@ -22,7 +21,7 @@ use vethwall_datapath::{
 use vethwall_policy::{model::Endpoint, world::Claim};
 
 use super::{
-    Input, Interface,
+    Configured, Input, Interface,
     connections::Connections,
     control::Control,
     early::Early,
@@ -35,11 +34,11 @@ use super::{
 use crate::{
     api::{
         explain,
+        settings::Settings,
         status::{self, FoundBy},
     },
     chain::keeper,
     cluster::Health,
-    config::live,
     flows::{Flows, Names},
 };
 
@@ -106,7 +105,7 @@ pub struct Node {
     /// Keeps the pins, should somebody unmount them.
     pub(super) bpffs: HeldBpffs,
     pub(super) watched: Watched,
-    pub(super) settings: status::Settings,
+    pub(super) settings: Settings,
     /// What is wrong with the configuration.
     pub(super) config_problems: Vec<status::Problem>,
     pub(super) clock: Clock,
@@ -146,7 +145,7 @@ pub struct Node {
 
 impl Node {
     /// Loads or adopts everything that is in the kernel and tells the programs of this node.
-    pub fn new(places: Places, settings: status::Settings, watched: Watched) -> Result<Self, Error> {
+    pub fn new(places: Places, settings: Settings, watched: Watched) -> Result<Self, Error> {
         let mut kernel = Kernel::load_with(places.pins.clone(), &Options::for_pods(places.max_pods))?;
         let pins = kernel.pins().clone();
         let bpffs = HeldBpffs::hold(pins.bpffs())?;
@@ -269,19 +268,7 @@ impl Node {
                 Some(false)
             }
             Input::Add(request, reply) => Some(self.add(request, reply)),
-            Input::Del(request, reply) => {
-                let gone: Vec<u32> = self
-                    .interfaces
-                    .values()
-                    .map(|known| &known.interface)
-                    .filter(|i| i.container_id == request.container_id && i.ifname == request.ifname)
-                    .map(|i| i.ifindex)
-                    .collect();
-                self.leaving.insert((request.container_id, request.ifname));
-                gone.iter().for_each(|ifindex| self.forget(*ifindex));
-                answer(reply, proto::Response::done(self.control.revision()));
-                Some(!gone.is_empty())
-            }
+            Input::Del(request, reply) => Some(self.del(request, reply)),
             Input::CniStatus(reply) => {
                 let response = if self.ready {
                     proto::Response::done(self.control.revision())
@@ -301,7 +288,7 @@ impl Node {
                 self.note("node's taints", looked, |_, ()| {});
                 Some(false)
             }
-            Input::Config(live::Told { mode, problems }) => {
+            Input::Config(Configured { mode, problems }) => {
                 self.config_problems = problems;
                 self.settings.mode = mode;
                 Some(self.control.set_mode(mode))
@@ -320,19 +307,6 @@ impl Node {
                 None
             }
         }
-    }
-
-    fn add(&mut self, request: proto::AddRequest, reply: oneshot::Sender<proto::Response>) -> bool {
-        let interface = Interface::from(request);
-        self.leaving.remove(&interface.attachment());
-        self.waiting.push(Waiting::new(&interface, reply));
-        self.added = Some(Instant::now());
-        // The bridge plugin may just have made the bridge anew: a pod must not send before its second stage is there, or
-        // known to be missing.
-        self.look_at_bridge();
-        // The plugin attached the programs; attaching again finds out how, and is nothing where they are.
-        self.learn(interface, FoundBy::Plugin);
-        true
     }
 
     /// This interface is a pod's. Its programs are attached when its record is written.

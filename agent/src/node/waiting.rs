@@ -1,4 +1,4 @@
-//! ADDs that wait for their pod's policy: each is answered once, with what it waited for if that did not come.
+//! What the plugin asks. An ADD waits for its pod's policy: each is answered once, with what it waited for if that did not come.
 
 use std::time::{Duration, Instant};
 
@@ -7,6 +7,7 @@ use tracing::warn;
 use vethwall_cni::{code, proto};
 
 use super::{Interface, thread::Node};
+use crate::api::status::FoundBy;
 
 /// How long an ADD may wait for its pod's object and policy: a second less than the plugin waits.
 const ADD_PATIENCE: Duration = Duration::from_secs(6);
@@ -36,6 +37,41 @@ impl Waiting {
 }
 
 impl Node {
+    pub(super) fn add(
+        &mut self,
+        request: proto::AddRequest,
+        reply: oneshot::Sender<proto::Response>,
+    ) -> bool {
+        let interface = Interface::from(request);
+        self.leaving.remove(&interface.attachment());
+        self.waiting.push(Waiting::new(&interface, reply));
+        self.added = Some(Instant::now());
+        // The bridge plugin may just have made the bridge anew: a pod must not send before its second stage is there, or
+        // known to be missing.
+        self.look_at_bridge();
+        // The plugin attached the programs; attaching again finds out how, and is nothing where they are.
+        self.learn(interface, FoundBy::Plugin);
+        true
+    }
+
+    pub(super) fn del(
+        &mut self,
+        request: proto::DelRequest,
+        reply: oneshot::Sender<proto::Response>,
+    ) -> bool {
+        let gone: Vec<u32> = self
+            .interfaces
+            .values()
+            .map(|known| &known.interface)
+            .filter(|i| i.container_id == request.container_id && i.ifname == request.ifname)
+            .map(|i| i.ifindex)
+            .collect();
+        self.leaving.insert((request.container_id, request.ifname));
+        gone.iter().for_each(|ifindex| self.forget(*ifindex));
+        answer(reply, proto::Response::done(self.control.revision()));
+        !gone.is_empty()
+    }
+
     /// Answers the ADDs whose policy is in force, and those that waited long enough.
     pub(super) fn settle(&mut self) {
         let now = Instant::now();

@@ -124,10 +124,8 @@ impl Story {
                 arguments: &arguments,
             })
             .collect();
-        self.cluster
-            .apply(&pods.iter().map(Spec::manifest).collect::<String>())?;
+        self.begin(&pods)?;
         for pod in &pods {
-            self.ready("shop", pod.name)?;
             // Answers may wait until the other node knows of the new pod; then many have been tried.
             self.cluster.until("an early pod is answered", || {
                 let said = self.said_by("shop", pod.name)?;
@@ -200,8 +198,7 @@ spec:
             labels: &format!("role: {name}"),
             arguments: &arguments,
         };
-        story.cluster.apply(&pod.manifest())?;
-        story.ready("shop", name)?;
+        story.begin(&[pod])?;
     }
     story.undisturbed()
 }
@@ -346,8 +343,7 @@ pub(super) fn uninstall(story: &mut Story) -> Result<()> {
         labels: "out: little",
         arguments: &["pause"],
     };
-    story.cluster.apply(&pod.manifest())?;
-    story.ready("shop", "after")?;
+    story.begin(&[pod])?;
     story.expect("shop/after", EVERYTHING)?;
     story.end("shop", &["after".to_owned()])
 }

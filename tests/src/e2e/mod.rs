@@ -25,6 +25,8 @@ pub struct Story {
     pub cluster: Cluster,
     /// What the nodes were like without vethwall.
     before: Option<Before>,
+    /// What a step has to say beside that it held.
+    found: String,
 }
 
 type Step = (&'static str, fn(&mut Story) -> Result<()>);
@@ -73,6 +75,7 @@ pub fn run(hold: Option<usize>, say: &mut dyn FnMut(&str)) -> Result<()> {
     let mut story = Story {
         cluster,
         before: None,
+        found: String::new(),
     };
     for (number, (what, step)) in STEPS.iter().enumerate() {
         if hold == Some(number) {
@@ -83,7 +86,7 @@ pub fn run(hold: Option<usize>, say: &mut dyn FnMut(&str)) -> Result<()> {
             say(&story.state());
             return Err(error.context(what.to_string()));
         }
-        say(&at(what));
+        say(&at(&format!("{what}{}", std::mem::take(&mut story.found))));
     }
     Ok(())
 }

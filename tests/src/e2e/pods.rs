@@ -133,6 +133,14 @@ pub(super) fn sound(story: &mut Story) -> Result<()> {
 }
 
 impl Story {
+    /// Starts pods, all at once, and waits until they run.
+    pub(super) fn begin(&self, pods: &[Spec<'_>]) -> Result<()> {
+        self.cluster
+            .apply(&pods.iter().map(Spec::manifest).collect::<String>())?;
+        pods.iter()
+            .try_for_each(|pod| self.ready(pod.namespace, pod.name))
+    }
+
     /// Waits until a pod's containers run.
     pub(super) fn ready(&self, namespace: &str, name: &str) -> Result<()> {
         self.cluster

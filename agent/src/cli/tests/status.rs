@@ -1,7 +1,7 @@
 //! `vethwall status`.
 
 use super::*;
-use crate::api::status::{FailurePolicy, Stranger};
+use crate::api::{settings::FailurePolicy, status::Stranger};
 
 #[test]
 fn a_healthy_node() {

@@ -36,32 +36,40 @@ struct Kind {
     closed: Value,
 }
 
+/// Pods of any namespace with a label.
+fn pods(key: &str, value: &str) -> Value {
+    json!({"namespaceSelector": {}, "podSelector": {"matchLabels": {key: value}}})
+}
+
+/// What a policy says that lets a peer send to a port.
+fn lets(peer: Value, port: u16) -> Value {
+    json!({"ingress": [{"from": [peer], "ports": [{"protocol": "UDP", "port": port}]}]})
+}
+
 fn kinds() -> [Kind; 3] {
-    let from = |who: &str| {
-        let peer = json!({"namespaceSelector": {}, "podSelector": {"matchLabels": {"is": who}}});
-        json!({"spec": {"ingress": [{"from": [peer], "ports": [{"protocol": "UDP", "port": 9001}]}]}})
-    };
+    let lets = |who: &str| json!({"spec": lets(pods("is", who), 9001)});
+    let label = |key: &str, value: &str| json!({"metadata": {"labels": {key: value}}});
     [
         Kind {
             name: "a policy's peer",
             port: 9001,
             path: "/apis/networking.k8s.io/v1/namespaces/ns0/networkpolicies/by-policy",
-            open: from("far"),
-            closed: from("nobody"),
+            open: lets("far"),
+            closed: lets("nobody"),
         },
         Kind {
             name: "a pod's label",
             port: 9002,
             path: "/api/v1/namespaces/far/pods/far",
-            open: json!({"metadata": {"labels": {"role": "friend"}}}),
-            closed: json!({"metadata": {"labels": {"role": "stranger"}}}),
+            open: label("role", "friend"),
+            closed: label("role", "stranger"),
         },
         Kind {
             name: "a namespace's label",
             port: 9003,
             path: "/api/v1/namespaces/far",
-            open: json!({"metadata": {"labels": {"team": "friends"}}}),
-            closed: json!({"metadata": {"labels": {"team": "strangers"}}}),
+            open: label("team", "friends"),
+            closed: label("team", "strangers"),
         },
     ]
 }
@@ -73,25 +81,14 @@ pub(crate) fn prepare(admin: &Admin) -> Result<()> {
     far["spec"]["nodeName"] = "elsewhere".into();
     far["metadata"]["labels"] = json!({"is": "far", "role": "stranger"});
     admin.apply(&far)?;
+    let friends = json!({"namespaceSelector": {"matchLabels": {"team": "friends"}}});
     for (name, port, peer) in [
-        (
-            "by-policy",
-            9001,
-            json!({"namespaceSelector": {}, "podSelector": {"matchLabels": {"is": "nobody"}}}),
-        ),
-        (
-            "by-pod",
-            9002,
-            json!({"namespaceSelector": {}, "podSelector": {"matchLabels": {"role": "friend"}}}),
-        ),
-        (
-            "by-namespace",
-            9003,
-            json!({"namespaceSelector": {"matchLabels": {"team": "friends"}}}),
-        ),
+        ("by-policy", 9001, pods("is", "nobody")),
+        ("by-pod", 9002, pods("role", "friend")),
+        ("by-namespace", 9003, friends),
     ] {
         let mut policy = objects::policy("ns0", name, "app0", "nobody");
-        policy["spec"]["ingress"] = json!([{"from": [peer], "ports": [{"protocol": "UDP", "port": port}]}]);
+        policy["spec"]["ingress"] = lets(peer, port)["ingress"].take();
         admin.apply(&policy)?;
     }
     ip("netns add elsewhere")?;

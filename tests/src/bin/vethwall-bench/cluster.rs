@@ -247,8 +247,9 @@ fn memory(pid: u32) -> Result<String> {
         kilobytes.map_or(0.0, |kilobytes| f64::from(kilobytes) / 1024.0)
     };
     Ok(format!(
-        "{:.1} MiB, at most {:.1} MiB",
+        "{:.1} MiB, of which {:.1} are the program; at most {:.1}",
         line("VmRSS:"),
+        line("RssFile:"),
         line("VmHWM:")
     ))
 }
