@@ -186,7 +186,7 @@ const LOADERS: [(u64, &str); 3] = [
     (1 << 12, "CAP_NET_ADMIN"),
 ];
 
-/// Which capabilities of those that loading takes a process has not, by its `/proc/PID/status`.
+/// Which capabilities of those that loading takes a thread has not, by its `status` in /proc.
 fn lacking(status: &str) -> Vec<&'static str> {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let Some(held) = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()) else {
@@ -203,7 +203,7 @@ fn hint_in_chain(source: &(dyn std::error::Error + 'static)) -> String {
         if let Some(io) = cause.downcast_ref::<io::Error>() {
             // The verifier refuses what only CAP_PERFMON may do as it refuses a broken program, with EACCES.
             if matches!(io.raw_os_error(), Some(libc::EPERM | libc::EACCES)) {
-                let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+                let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
                 let lacking = lacking(&status);
                 if !lacking.is_empty() {
                     return format!(" ({} is missing)", lacking.join(", "));
