@@ -22,7 +22,7 @@ use crate::{
     maps::check,
     object::OBJECT,
     pins::unpin,
-    spec,
+    spec, sys,
     table::{Hash, Records, Trie},
 };
 use aya::{
@@ -107,8 +107,8 @@ impl Kernel {
         spec::check_pins(&pins)?;
         let mut programs = load_object(&pins, options)?;
         for name in PROGRAMS {
-            program(&mut programs, name)?
-                .load()
+            let program = program(&mut programs, name)?;
+            sys::uninterrupted(interrupted, || program.load())
                 .map_err(|e| Error::loader("load", format!("program {name}"), e))?;
         }
         let mut kernel = Self::open(pins, programs, adopted)?;
@@ -438,4 +438,8 @@ fn program<'a>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassi
     program
         .try_into()
         .map_err(|e: ProgramError| Error::loader("open", format!("program {name}"), e))
+}
+
+fn interrupted(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { io_error, .. } if sys::interrupted(io_error))
 }

@@ -254,6 +254,25 @@ pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     unsafe { bpf(BPF_LINK_DETACH, &mut attr) }.map(drop)
 }
 
+/// Loads a program. A load that was `interrupted` says nothing of the program: it is tried again, five times as in libbpf.
+pub(crate) fn uninterrupted<T, E>(
+    interrupted: impl Fn(&E) -> bool,
+    mut load: impl FnMut() -> Result<T, E>,
+) -> Result<T, E> {
+    let mut again = 1..5;
+    loop {
+        match load() {
+            Err(error) if interrupted(&error) && again.next().is_some() => {}
+            done => return done,
+        }
+    }
+}
+
+/// Whether the verifier gave up because a signal is pending for the thread (`do_check()` in `kernel/bpf/verifier.c`).
+pub(crate) fn interrupted(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EAGAIN)
+}
+
 /// Loads a tc program from instructions as `struct bpf_insn` has them.
 pub(crate) fn program_load(instructions: &[[u8; 8]]) -> io::Result<OwnedFd> {
     let mut attr = ProgramLoadAttr {
@@ -262,8 +281,8 @@ pub(crate) fn program_load(instructions: &[[u8; 8]]) -> io::Result<OwnedFd> {
         instructions: address(instructions.as_ptr()),
         license: address(c"Dual MIT/GPL".as_ptr()),
     };
-    // SAFETY: the instructions and the text outlive the call; the kernel reads them only.
-    unsafe { bpf_fd(BPF_PROG_LOAD, &mut attr) }
+    // SAFETY: the instructions and the text outlive the calls; the kernel reads them only.
+    uninterrupted(interrupted, || unsafe { bpf_fd(BPF_PROG_LOAD, &mut attr) })
 }
 
 /// What a tc program returns for a packet.
@@ -379,5 +398,27 @@ where
         result.extend(keys.into_iter().zip(values).take(attr.count as usize));
         cursor = next;
         started = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupted_load_is_tried_again_and_no_other_error_is() {
+        let loads = |errors: &[i32]| {
+            let (mut errors, mut count) = (errors.iter(), 0);
+            let outcome = uninterrupted(interrupted, || {
+                count += 1;
+                errors
+                    .next()
+                    .map_or(Ok(()), |code| Err(io::Error::from_raw_os_error(*code)))
+            });
+            (outcome.map_err(|e| e.raw_os_error()), count)
+        };
+        assert_eq!(loads(&[libc::EAGAIN; 4]), (Ok(()), 5));
+        assert_eq!(loads(&[libc::EAGAIN; 9]), (Err(Some(libc::EAGAIN)), 5));
+        assert_eq!(loads(&[libc::EPERM]), (Err(Some(libc::EPERM)), 1));
     }
 }

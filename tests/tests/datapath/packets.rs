@@ -159,6 +159,14 @@ fn a_pod_is_closed_until_its_record_is_there_with_clsact() {
     a_pod_is_closed_until_its_record_is_there(Hook::Clsact);
 }
 
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        self.0();
+    }
+}
+
 /// Sends from the pod without a pause while programs are replaced; the numbers, from `first` on,
 /// that were sent and that arrived.
 fn upgrade_under_load(kernel: Kernel, first: u32) -> (Vec<u32>, Vec<u32>) {
@@ -194,6 +202,8 @@ fn upgrade_under_load(kernel: Kernel, first: u32) -> (Vec<u32>, Vec<u32>) {
             arrived.sort_unstable();
             arrived
         });
+        // However the upgrades end, the threads do.
+        let stopped = OnDrop(|| stop.store(true, Ordering::Relaxed));
         drop(kernel);
         let start = Instant::now();
         for _ in 0..2 {
@@ -201,7 +211,7 @@ fn upgrade_under_load(kernel: Kernel, first: u32) -> (Vec<u32>, Vec<u32>) {
             assert!(kernel.adopted());
         }
         println!("two upgrades under load took {:?}", start.elapsed());
-        stop.store(true, Ordering::Relaxed);
+        drop(stopped);
         (sender.join().unwrap(), receiver.join().unwrap())
     })
 }
