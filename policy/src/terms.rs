@@ -25,8 +25,8 @@ pub(crate) struct Terms {
     /// [`Term::Port`].
     ports: Vec<(TermId, Arc<Term>)>,
     prefixes: BTreeMap<IpNet, TermId>,
-    /// Lengths in `prefixes`, by family (v4 first): each needs one look-up for an address, however many prefixes.
-    lengths: [BTreeSet<u8>; 2],
+    /// Lengths in `prefixes`: each needs one look-up for an address, however many prefixes.
+    lengths: BTreeSet<u8>,
 }
 
 /// Selector terms that a namespace's labels leave possible.
@@ -50,7 +50,7 @@ impl Terms {
                 Term::Nodes(_) => terms.nodes.push((id, Arc::clone(term))),
                 Term::Port { .. } => terms.ports.push((id, Arc::clone(term))),
                 Term::Prefix(prefix) => {
-                    terms.lengths[family(&prefix.addr())].insert(prefix.prefix_len());
+                    terms.lengths.insert(prefix.prefix_len());
                     terms.prefixes.insert(*prefix, id);
                 }
             }
@@ -125,7 +125,7 @@ impl Terms {
 
     /// The prefixes of at most this length that contain an address.
     fn containing(&self, address: IpAddr, longest: u8) -> impl Iterator<Item = TermId> + '_ {
-        let lengths = self.lengths[family(&address)].range(..=longest);
+        let lengths = self.lengths.range(..=longest);
         lengths.filter_map(move |length| {
             let net = IpNet::new(address, *length).ok()?.trunc();
             self.prefixes.get(&net).copied()
@@ -149,8 +149,4 @@ pub(crate) fn named_ports(pod: &Pod, protocol: u8, name: &str) -> impl Iterator<
         port.protocol == protocol && port.name.as_deref() == Some(name) && port.port != 0
     };
     pod.ports.iter().filter(same).map(|port| port.port)
-}
-
-fn family(address: &IpAddr) -> usize {
-    usize::from(address.is_ipv6())
 }

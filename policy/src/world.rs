@@ -70,8 +70,9 @@ pub(crate) struct Stamp(u64);
 
 impl Stamp {
     fn next() -> Self {
-        static LAST: AtomicU64 = AtomicU64::new(0);
-        Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+        // Zero is the default: derived from nothing.
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
     pub(crate) const fn same(self, other: Self) -> bool {

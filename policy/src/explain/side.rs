@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use vethwall_common::{Direction, protocol, verdict::allow};
+use vethwall_common::{Direction, verdict::allow};
 
 use super::{
     Decision, EntryAnswer, PolicyAnswer, RuleAnswer, Side, SideReason,
@@ -234,8 +234,8 @@ impl Asked<'_> {
             return true;
         };
         let inside = match self.port {
-            Some(port) if protocol::has_ports(self.protocol) => first <= port && port <= last,
-            Some(_) | None => (first, last) == (0, u16::MAX),
+            Some(port) => first <= port && port <= last,
+            None => (first, last) == (0, u16::MAX),
         };
         protocol == self.protocol && inside
     }

@@ -1,6 +1,6 @@
 //! Addresses that a node tells before its pods' status does.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use proptest::prelude::*;
 
@@ -133,20 +133,41 @@ fn a_node_speaks_only_for_its_own_pods_and_addresses() {
     assert_eq!(owners(&all), [""; 0]);
 }
 
+#[test]
+fn a_pod_that_is_on_another_node_now_leaves_its_address_to_who_has_it() {
+    let mut world = world(&[of_n("old", ADDRESS), of_n("new", "")]);
+    world.follow(early("n", &[claim(ADDRESS, "new")]));
+    assert_eq!(owners(&world), ["new"]);
+    // Of the same name and, as with a static pod, of the same UID.
+    let elsewhere = Pod {
+        node: Some("m".to_owned()),
+        ..of_n("new", "")
+    };
+    world.follow(Change::Apply(Object::Pod(elsewhere)));
+    assert_eq!(owners(&world), ["old"]);
+}
+
+const NODES: [&str; 2] = ["m", "n"];
+
 /// A step of a life, out of few.
 fn change() -> impl Strategy<Value = Change> {
     let address = prop_oneof![Just(""), Just(ADDRESS), Just("10.0.1.8")];
     let name = prop_oneof![Just("a"), Just("b"), Just("c")];
     let claims = prop::collection::vec((prop_oneof![Just(ADDRESS), Just("10.0.1.8")], name.clone()), 0..3);
+    let on = prop::sample::select(&NODES[..]);
+    let object = |name: &str| node(name, "192.168.0.1", "10.0.1.0/24", [].into());
     prop_oneof![
-        4 => (name.clone(), address).prop_map(|(name, address)| Change::Apply(Object::Pod(of_n(name, address)))),
-        2 => name.prop_map(|name| Change::Delete(Object::Pod(of_n(name, "")).key())),
-        3 => claims.prop_map(|claims| {
-            let claims: BTreeSet<Claim> = claims.into_iter().map(|(address, name)| claim(address, name)).collect();
-            Change::Early { node: "n".to_owned(), claims }
+        4 => (name.clone(), address, on.clone()).prop_map(|(name, address, on)| {
+            let pod = Pod { node: Some(on.to_owned()), ..of_n(name, address) };
+            Change::Apply(Object::Pod(pod))
         }),
-        1 => Just(Change::Apply(node("n", "192.168.0.1", "10.0.1.0/24", [].into()))),
-        1 => Just(Change::Delete(node("n", "192.168.0.1", "10.0.1.0/24", [].into()).key())),
+        2 => name.prop_map(|name| Change::Delete(Object::Pod(of_n(name, "")).key())),
+        3 => (claims, on.clone()).prop_map(|(claims, on)| {
+            let claims: Vec<Claim> = claims.into_iter().map(|(address, name)| claim(address, name)).collect();
+            early(on, &claims)
+        }),
+        1 => on.clone().prop_map(move |on| Change::Apply(object(on))),
+        1 => on.prop_map(move |on| Change::Delete(object(on).key())),
     ]
 }
 
@@ -154,25 +175,29 @@ proptest! {
     #[test]
     fn what_holds_does_not_depend_on_how_it_came(changes in prop::collection::vec(change(), 1..12)) {
         let mut lived = World::new("elsewhere");
-        let mut objects = std::collections::BTreeMap::<ObjectKey, Object>::new();
-        let mut claims = BTreeSet::new();
+        let mut objects = BTreeMap::<ObjectKey, Object>::new();
+        let mut claims = BTreeMap::<String, Change>::new();
         for change in changes {
             match &change {
                 Change::Apply(object) => _ = objects.insert(object.key(), object.clone()),
                 Change::Delete(key) => _ = objects.remove(key),
-                Change::Early { claims: all, .. } => claims = all.clone(),
+                Change::Early { node, .. } => _ = claims.insert(node.clone(), change.clone()),
                 Change::All { .. } => {}
             }
             lived.follow(change);
-            let claimed = Change::Early { node: "n".to_owned(), claims: claims.clone() };
+            let claimed = |world: &mut World| {
+                for claims in claims.values() {
+                    world.follow(claims.clone());
+                }
+            };
             let mut first = World::new("elsewhere");
-            first.follow(claimed.clone());
+            claimed(&mut first);
             let mut last = World::new("elsewhere");
             for object in objects.values() {
                 first.apply(object.clone());
                 last.apply(object.clone());
             }
-            last.follow(claimed);
+            claimed(&mut last);
             prop_assert_eq!(&lived, &first);
             prop_assert_eq!(&lived, &last);
         }

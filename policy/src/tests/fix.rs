@@ -174,6 +174,26 @@ fn it_is_another_namespace() {
         "add a peer to from of ingress rule 1 of x/p: namespaceSelector kubernetes.io/metadata.name=y and podSelector \
          app=client"
     );
+    let mut with_bare = ingress(vec![rule(&[own(&[("app", "client")])], &[])]);
+    with_bare.push(Object::Pod(pod("y/bare", "10.0.1.3", &[])));
+    assert_eq!(
+        told(with_bare, "y/bare", "x/web", WEB),
+        "add a peer to from of ingress rule 1 of x/p: namespaceSelector kubernetes.io/metadata.name=y"
+    );
+}
+
+#[test]
+fn an_address_that_another_pod_has_too_is_named_as_an_address() {
+    let closed = Object::NetworkPolicy(NetworkPolicy {
+        ingress: Some(vec![]),
+        ..policy("x/closed", &[])
+    });
+    let other = Object::Pod(pod("y/other", "10.0.1.2", &[("app", "other")]));
+    assert_eq!(
+        told(vec![closed, other], "y/client", "x/web", WEB),
+        "add a NetworkPolicy to namespace x that selects pods app=web and allows ingress from ipBlock 10.0.1.2/32 on TCP \
+         port 8080"
+    );
 }
 
 #[test]

@@ -10,7 +10,7 @@ use vethwall_common::{
 use crate::{
     compile::{Compiled, Compiler, compile, compile_within},
     limits::Limits,
-    model::{Mode, NetworkPolicy, Object, PortMatch, RuleAction},
+    model::{Mode, NetworkPolicy, Object, Peer, PortMatch, RuleAction},
     numbers::Numbers,
     plan::{execute, plan},
     reader::lookup,
@@ -18,7 +18,7 @@ use crate::{
     tests::compile::meaning,
     tests::random::{Parts, parts},
     tests::small::{WEB, egress, ingress, with, world},
-    tests::world::{TCP, acts, admin, block, endpoint, ip, pod, rule, tcp, within},
+    tests::world::{TCP, acts, admin, block, endpoint, ip, own, pod, rule, selector, tcp, within},
     world::World,
 };
 
@@ -350,4 +350,56 @@ fn an_identity_keeps_its_number_while_it_waits_for_the_kernel() {
     let last = compiler.compile(&world);
     assert_eq!(identity(&first, 1), identity(&again, 1));
     assert_eq!([1, 2].map(|n| identity(&last, n)), [identity(&first, 1); 2]);
+}
+
+#[test]
+fn a_block_that_is_asked_for_anew_finds_the_pods_inside() {
+    // The clients answer a selector before and after, and no pod changes.
+    let by = |name: &str, peer: Peer| NetworkPolicy {
+        name: name.to_owned(),
+        ..ingress(vec![rule(&[peer], &[tcp(80, 80)])])
+    };
+    let mut world = with(
+        world(),
+        &[NetworkPolicy {
+            name: "clients".to_owned(),
+            ..ingress(vec![rule(&[own(&[("app", "client")])], &[tcp(81, 81)])])
+        }],
+    );
+    let mut compiler = Compiler::default();
+    let enters = |compiled: &Compiled| {
+        ["10.0.1.1", "10.0.1.2"]
+            .map(|peer| lookup(&compiled.state, WEB, Ingress, ip(peer), TCP, 80).allow != 0)
+    };
+    assert_eq!(enters(&compiler.compile(&world)), [false, false]);
+    let inside = by("inside", block("10.0.1.0/31", &[]));
+    world.apply(Object::NetworkPolicy(inside.clone()));
+    assert_eq!(enters(&compiler.compile(&world)), [true, false]);
+    world.delete(&Object::NetworkPolicy(inside).key());
+    assert_eq!(enters(&compiler.compile(&world)), [false, false]);
+}
+
+#[test]
+fn what_a_slot_has_keeps_its_numbers_while_it_waits_for_the_kernel() {
+    // Too many ports for an entry: they stand in pages, which have a number.
+    let many = |name: &str, first: u16| NetworkPolicy {
+        pod_selector: selector(&[("app", name)]),
+        name: name.to_owned(),
+        ..ingress(vec![rule(
+            &[],
+            &[0, 2, 4, 6, 8, 10].map(|n| tcp(first + n, first + n)),
+        )])
+    };
+    let mut world = with(world(), &[many("web", 80)]);
+    let mut compiler = Compiler::default();
+    compiler.compile(&world);
+    compiler.compile(&world);
+    // Nothing could be written.
+    compiler.release(&State::default());
+    world.apply(Object::NetworkPolicy(many("db", 500)));
+    let compiled = compiler.compile(&world);
+    assert_eq!(
+        meaning(&world, &compiled),
+        meaning(&world, &compile(&world, &mut Numbers::default()))
+    );
 }

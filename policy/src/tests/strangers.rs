@@ -43,6 +43,13 @@ fn nodes_own_addresses_among_the_pods_are_no_unknown_pods() {
 }
 
 #[test]
+fn nodes_own_addresses_have_no_prefixes_where_nothing_is_taken_from_pods() {
+    let networks = |world: &World| compiled(world).state.prefixes.len();
+    assert_eq!(networks(&world()), 2, "the pods' networks of two nodes");
+    assert!(networks(&denying()) > 2);
+}
+
+#[test]
 fn the_clusters_pod_network_is_the_pods_where_no_node_says_so() {
     let mut world = denying();
     let enters = |world: &World| ask(world, Ingress, "10.9.0.77", TCP, 80);
