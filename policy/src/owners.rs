@@ -20,7 +20,7 @@ use crate::{
     signature::Signature,
     term::Answers,
     terms::Terms,
-    world::World,
+    world::{World, is_peer},
 };
 
 /// An address with an entry of its own.
@@ -275,11 +275,6 @@ impl Networks {
         let mut lengths = self.lengths.range(..=net.prefix_len());
         lengths.any(|length| around(length).is_ok_and(|around| self.all.contains(&around)))
     }
-}
-
-/// Whether the pod can be a selector peer (SEMANTICS 21, 31, 35).
-pub(crate) fn is_peer(pod: &Pod) -> bool {
-    !pod.host_network && !pod.finished
 }
 
 /// The pod at an address that no node has: a local interface's, or else the first that lists it.

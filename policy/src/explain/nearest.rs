@@ -19,8 +19,7 @@ use crate::{
         ClusterRule, Mode, NetworkPolicy, Operator, Peer, Peers, Pod, PolicyRef, Ports, Rule, RuleAction,
         canonical,
     },
-    owners::is_peer,
-    world::World,
+    world::{World, is_peer},
 };
 
 /// So many changes are tried.

@@ -35,6 +35,14 @@ fn what_became_free_comes_back_last() {
     );
     assert_eq!(uses(&mut pool, "bcde", &[]), [2, 3, 4, 1]);
     assert_eq!(gives(&mut pool, "f"), [0], "there is no fifth");
+    let mut pool = Pool::new(1, 4);
+    assert_eq!(uses(&mut pool, "abc", &[]), [1, 2, 3]);
+    uses(&mut pool, "ab", &[]);
+    assert_eq!(
+        uses(&mut pool, "abd", &[]),
+        [1, 2, 4],
+        "nor 3, which was given last"
+    );
 }
 
 #[test]

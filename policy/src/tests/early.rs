@@ -126,6 +126,10 @@ fn a_node_speaks_only_for_its_own_pods_and_addresses() {
     ] {
         all.follow(early("n", std::slice::from_ref(&wrong)));
         assert!(all.pods_with(wrong.address).is_empty(), "{wrong:?}");
+        // Nor is it taken from who has it.
+        let mut used = all.clone();
+        used.apply(Object::Pod(of_n("has", ADDRESS)));
+        assert_eq!(owners(&used), ["has"], "{wrong:?}");
     }
     // Another node's word about this one's pod.
     all.apply(node("m", "192.168.0.2", "10.0.1.0/24", [].into()));

@@ -395,6 +395,35 @@ fn a_node_without_an_object_is_known_by_the_addresses_that_its_pods_name() {
 }
 
 #[test]
+fn a_hole_outside_its_block_is_not_why_an_address_is_not_in_it() {
+    let told = |from: &str| {
+        let peers = [block("10.1.0.0/16", &["10.1.2.0/24", "192.0.2.0/24"])];
+        ask(ingress(&peers, &[]), from, "x/web", 80).ingress
+    };
+    assert_eq!(
+        why(&told("10.1.2.3")),
+        "no peer matches: addresses in 10.1.0.0/16: 10.1.2.3 is in its except 10.1.2.0/24"
+    );
+    assert_eq!(
+        why(&told("192.0.2.1")),
+        "no peer matches: addresses in 10.1.0.0/16: 192.0.2.1 is not"
+    );
+}
+
+#[test]
+fn a_port_that_is_not_among_those_of_a_rule_is_told_with_them() {
+    let told = |port| ask(ingress(&[], &[port]), "y/client", "x/web", 443).ingress;
+    assert_eq!(
+        why(&told(tcp(80, 80))),
+        "no port matches: TCP port 80: this is TCP port 443"
+    );
+    assert_eq!(
+        why(&told(tcp(80, 90))),
+        "no port matches: TCP ports 80 to 90: this is TCP port 443"
+    );
+}
+
+#[test]
 fn without_a_port_the_worst_port_answers() {
     let case = |enforced: Option<PortMatch>, audited: &[PortMatch]| {
         let policies = |mode: Mode, ports: &[PortMatch]| NetworkPolicy {

@@ -341,6 +341,26 @@ fn fence(ingress: Vec<Peer>, egress: Vec<Peer>) -> Vec<Object> {
 }
 
 #[test]
+fn of_rules_that_deny_no_more_than_eight_are_gone_through() {
+    let removes = |rules: usize| {
+        let policies = fence(vec![Peer::Everything; rules], vec![]);
+        let (world, connection) = (
+            world(policies),
+            Connection {
+                src: target("192.0.2.1"),
+                dst: target("x/web"),
+                protocol: TCP,
+                port: Some(8080),
+                family: None,
+            },
+        );
+        let told = connection.explain(&world);
+        nearest(&world, &connection, &told, Direction::Ingress).map(|fix| fix.0.len())
+    };
+    assert_eq!([1, 8, 9].map(removes), [Some(1), Some(8), None]);
+}
+
+#[test]
 fn a_cluster_policy_denies() {
     let policies = fence(
         vec![within(&[("team", "x")], &[]), within(&[("team", "y")], &[])],

@@ -5,7 +5,7 @@ use vethwall_common::{Direction, address::Addr, verdict::allow};
 use crate::{
     compile::{Compiled, compile_within},
     limits::Limits,
-    model::{ClusterRule, Labels, NetworkPolicy, Object, Peer, Peers, RuleAction},
+    model::{ClusterRule, Labels, Mode, NetworkPolicy, Object, Peer, Peers, RuleAction},
     numbers::Numbers,
     reader,
     tests::world::{
@@ -233,8 +233,21 @@ fn what_is_closed_says_whose_it_is() {
     };
     let rules = (1..=20).map(|n: u32| acts(RuleAction::Deny, within(&[], &[("n", &n.to_string())])));
     let wide = Object::ClusterNetworkPolicy(admin("wide", 1, rules.collect()));
-    let short = compiled(vec![wide], limits);
+    // Who only watches closes nothing.
+    let audited = Object::NetworkPolicy(NetworkPolicy {
+        ingress: Some(vec![]),
+        mode: Some(Mode::Audit),
+        ..policy("x/audited", &[])
+    });
+    let short = compiled(vec![wide, audited], limits);
     assert!(short.problems[0].message.contains("wide"), "{:?}", short.problems);
+    let denied = reader::lookup(&short.state, 7, Direction::Ingress, ip("10.0.1.1"), TCP, 80);
+    assert_eq!(denied.allow, 0);
+    let named = &short.cookies.get(denied.cookie).unwrap().policies;
+    assert!(
+        named.iter().map(|policy| policy.name.as_str()).eq(["wide"]),
+        "{named:?}"
+    );
 }
 
 #[test]
