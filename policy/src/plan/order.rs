@@ -108,6 +108,25 @@ fn an_address_goes_to_its_new_identity_at_once_where_that_is_free() {
 }
 
 #[test]
+fn a_move_says_whether_the_identity_is_another() {
+    let why = |before: &World, after: &World| {
+        let all = steps(before, after);
+        let mut moved = all
+            .iter()
+            .filter(|step| matches!(step.operation, Operation::Put(Entry::Address(..))));
+        let step = moved.next().unwrap();
+        assert!(moved.next().is_none());
+        step.why
+    };
+    let before = world("web", "", "none");
+    let mut another_interface = before.clone();
+    another_interface.detach(7);
+    another_interface.attach(endpoint(9, before.pod("x", "one").unwrap()));
+    assert!(why(&before, &another_interface).starts_with("same identity"));
+    assert!(why(&before, &world("web", "", "client")).contains("its new identity"));
+}
+
+#[test]
 fn nobody_waits_where_nothing_is_on_its_way() {
     let graces = |steps: &[Step]| {
         let grace = |step: &&Step| step.operation == Operation::Grace;
