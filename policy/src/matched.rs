@@ -81,8 +81,8 @@ impl Matched {
             (Terms::new(&came, numbers), came.is_empty(), went)
         });
         // A named port belongs to an address, and to prefixes around it: then everything is asked anew.
-        let anew =
-            everyone != self.everyone || came.is_some() && (asked_for_ports || self.terms.asks_for_ports());
+        let of_ports = |_: &_| asked_for_ports || self.terms.asks_for_ports();
+        let anew = everyone != self.everyone || came.as_ref().is_some_and(of_ports);
         self.used = used;
         self.everyone = everyone;
 

@@ -208,17 +208,20 @@ impl Context<'_> {
     fn port(&mut self, port: &PortMatch, peers: Option<&[ResolvedPeer]>, of: Of<'_>) -> ResolvedPort {
         match port {
             // SEMANTICS 28: another protocol is none that a rule can name.
-            PortMatch::Protocol(p) if protocol::has_ports(*p) => {
-                ResolvedPort::Ranges(*p, vec![(0, u16::MAX)])
+            PortMatch::Protocol(protocol)
+            | PortMatch::Range { protocol, .. }
+            | PortMatch::Named { protocol, .. }
+                if !protocol::has_ports(*protocol) =>
+            {
+                ResolvedPort::Nothing
             }
+            PortMatch::Protocol(p) => ResolvedPort::Ranges(*p, vec![(0, u16::MAX)]),
             PortMatch::Range {
                 protocol,
                 first,
                 last,
-            } if protocol::has_ports(*protocol) && first <= last => {
-                ResolvedPort::Ranges(*protocol, vec![(*first, *last)])
-            }
-            PortMatch::Named { protocol, name } if protocol::has_ports(*protocol) => match of.direction {
+            } if first <= last => ResolvedPort::Ranges(*protocol, vec![(*first, *last)]),
+            PortMatch::Named { protocol, name } => match of.direction {
                 Direction::Ingress => {
                     let numbers: BTreeSet<u16> = named_ports(of.pod, *protocol, name).collect();
                     ResolvedPort::Ranges(*protocol, numbers.into_iter().map(|n| (n, n)).collect())
@@ -236,10 +239,7 @@ impl Context<'_> {
                 }
             },
             PortMatch::Everything => ResolvedPort::Everything,
-            PortMatch::Protocol(_)
-            | PortMatch::Range { .. }
-            | PortMatch::Named { .. }
-            | PortMatch::Nothing => ResolvedPort::Nothing,
+            PortMatch::Range { .. } | PortMatch::Nothing => ResolvedPort::Nothing,
         }
     }
 }

@@ -164,6 +164,13 @@ fn rule_39_the_own_node_passes_and_rule_40_a_pod_reaches_itself() {
 fn ends_that_policy_does_not_act_on() {
     let out = ask(vec![], "x/web", "8.8.8.8", 80);
     assert_eq!((out.allowed, out.ingress.reason), (true, SideReason::NotAPod));
+    // SEMANTICS 35: policies select it, and do not act on it.
+    let closed = NetworkPolicy {
+        ingress: Some(vec![]),
+        ..policy("y/closed", &[])
+    };
+    let host = ask(vec![closed], "x/web", "y/host", 80);
+    assert_eq!((host.allowed, host.ingress.reason), (true, SideReason::NotAPod));
     let unknown = ask(vec![], "x/web", "x/nobody", 80);
     assert_eq!(
         (unknown.allowed, unknown.ingress.reason),
@@ -458,6 +465,18 @@ fn the_own_node_and_the_pod_itself_are_told_where_no_policy_acts_too() {
     assert_eq!(reason("192.168.0.1"), SideReason::OwnNode);
     assert_eq!(reason("x/web"), SideReason::SelfTraffic);
     assert_eq!(reason("y/client"), SideReason::NotIsolated);
+    // Where one does, it is told beside them.
+    for (from, reason) in [
+        ("192.168.0.1", SideReason::OwnNode),
+        ("x/web", SideReason::SelfTraffic),
+    ] {
+        let side = ask(ingress(&[], &[tcp(1, 1)]), from, "x/web", 80).ingress;
+        assert!(
+            side.allowed && side.selected && side.policies.len() == 1,
+            "{side:?}"
+        );
+        assert_eq!(side.reason, reason);
+    }
 }
 
 #[test]
