@@ -223,12 +223,12 @@ impl Search<'_> {
 
     /// The one hole that the address of the peer is in.
     fn hole(&self, peer: &Peer) -> Option<IpNet> {
-        let (Peer::Block { cidr, except }, Some(address)) = (peer, self.peer.address) else {
+        let (Peer::Block { except, .. }, Some(address)) = (peer, self.peer.address) else {
             return None;
         };
         let mut holes = except.iter().filter(|hole| canonical(**hole).contains(&address));
         match (holes.next(), holes.next()) {
-            (Some(hole), None) if canonical(*cidr).contains(&address) => Some(*hole),
+            (Some(hole), None) => Some(*hole),
             _ => None,
         }
     }

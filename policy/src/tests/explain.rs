@@ -187,6 +187,16 @@ fn without_a_port_only_rules_that_do_not_ask_for_one_match() {
     };
     assert!(case(&[], ICMP) && case(&[], TCP) && case(&[PortMatch::Protocol(TCP)], TCP));
     assert!(!case(&[tcp(0, 80)], TCP) && !case(&[PortMatch::Protocol(TCP)], ICMP));
+    // And so it is told.
+    let told = |port| {
+        let world = world(ingress(&[], &[port]));
+        explain(&world, &target("y/client"), &target("x/web"), TCP, None).ingress
+    };
+    assert_eq!(
+        why(&told(tcp(0, 80))),
+        "no port matches: TCP ports 0 to 80: this is TCP without a port"
+    );
+    assert_eq!(why(&told(PortMatch::Protocol(TCP))), "it allows");
 }
 
 #[test]

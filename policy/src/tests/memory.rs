@@ -1,5 +1,7 @@
 //! What a compiler remembers shows in nothing but time.
 
+use std::collections::BTreeSet;
+
 use proptest::{prelude::*, sample::Index, strategy::ValueTree as _};
 
 use vethwall_common::{
@@ -10,7 +12,7 @@ use vethwall_common::{
 use crate::{
     compile::{Compiled, Compiler, compile, compile_within},
     limits::Limits,
-    model::{Mode, NetworkPolicy, Object, Peer, PortMatch, RuleAction},
+    model::{Mode, NetworkPolicy, Object, Peer, Pod, PortMatch, RuleAction},
     numbers::Numbers,
     plan::{execute, plan},
     reader::lookup,
@@ -18,7 +20,7 @@ use crate::{
     tests::compile::meaning,
     tests::random::{Parts, parts},
     tests::small::{WEB, egress, ingress, with, world},
-    tests::world::{TCP, acts, admin, block, endpoint, ip, own, pod, rule, selector, tcp, within},
+    tests::world::{TCP, acts, admin, block, endpoint, ip, own, pod, port, rule, selector, tcp, within},
     world::World,
 };
 
@@ -382,24 +384,46 @@ fn a_block_that_is_asked_for_anew_finds_the_pods_inside() {
 #[test]
 fn what_a_slot_has_keeps_its_numbers_while_it_waits_for_the_kernel() {
     // Too many ports for an entry: they stand in pages, which have a number.
-    let many = |name: &str, first: u16| NetworkPolicy {
-        pod_selector: selector(&[("app", name)]),
-        name: name.to_owned(),
-        ..ingress(vec![rule(
-            &[],
-            &[0, 2, 4, 6, 8, 10].map(|n| tcp(first + n, first + n)),
-        )])
+    let many = |of: &[(&str, &str)]| NetworkPolicy {
+        pod_selector: selector(of),
+        ..ingress(vec![rule(&[], &[0, 2, 4, 6, 8, 10].map(|n| tcp(80 + n, 80 + n)))])
     };
-    let mut world = with(world(), &[many("web", 80)]);
+    let other = NetworkPolicy {
+        name: "other".to_owned(),
+        pod_selector: selector(&[("app", "db")]),
+        ..ingress(vec![])
+    };
+    let mut world = with(world(), &[many(&[("app", "web")]), other]);
     let mut compiler = Compiler::default();
     compiler.compile(&world);
     compiler.compile(&world);
     // Nothing could be written.
     compiler.release(&State::default());
-    world.apply(Object::NetworkPolicy(many("db", 500)));
-    let compiled = compiler.compile(&world);
-    assert_eq!(
-        meaning(&world, &compiled),
-        meaning(&world, &compile(&world, &mut Numbers::default()))
+    // Another slot, for x/db, says the same by the same rule.
+    world.apply(Object::NetworkPolicy(many(&[])));
+    let state = compiler.compile(&world).state;
+    let sets: BTreeSet<u32> = state.ports.keys().map(|key| key.set).collect();
+    assert_eq!(sets.len(), 1);
+    let [web, db] = [WEB, 8].map(|of| lookup(&state, of, Ingress, ip("8.8.8.8"), TCP, 80).cookie);
+    assert_eq!(web, db);
+}
+
+#[test]
+fn what_is_remembered_of_a_pod_is_remembered_of_each_of_its_addresses() {
+    // What its ports are called is asked only of those in a block.
+    let named = PortMatch::Named {
+        protocol: TCP,
+        name: "sql".to_owned(),
+    };
+    let mut world = with(
+        world(),
+        &[egress(vec![rule(&[block("10.0.0.0/24", &[])], &[named])])],
     );
+    world.apply(Object::Pod(Pod {
+        ports: vec![port("sql", TCP, 5432)],
+        ..world.pod("x", "db").unwrap().clone()
+    }));
+    let state = Compiler::default().compile(&world).state;
+    let reaches = |address| lookup(&state, WEB, Egress, ip(address), TCP, 5432).allow != 0;
+    assert_eq!(["10.0.0.2", "fd00::2"].map(reaches), [true, false]);
 }
