@@ -1,5 +1,11 @@
 //! Changes in which one failed write could open something, each with every write failing once.
 
+use vethwall_common::{
+    endpoint::{EndpointRecord, SlotRef},
+    entry::Entry,
+    maps::MAX_SLOTS,
+};
+
 use super::{
     plan,
     tests::{check, check_failures, observe},
@@ -146,35 +152,55 @@ fn three_that_were_told_apart_become_one() {
     every_single_failure(&world(&together), &world(&apart));
 }
 
+/// Two pods under policies that let in other clients each; one client is of this kind.
+fn two_pods(one: &str, two: &str, client: &str) -> World {
+    let mut world = World::new("n1");
+    world.apply(namespace("x", &[]));
+    for (ifindex, name, address, app) in [(7, "x/7", "10.0.0.1", one), (8, "x/8", "10.0.0.2", two)] {
+        let pod = pod(name, address, &[("app", app)]);
+        world.attach(endpoint(ifindex, &pod));
+        world.apply(Object::Pod(pod));
+    }
+    for (name, address, a) in [
+        ("x/one", "10.0.1.1", "1"),
+        ("x/two", "10.0.1.2", "2"),
+        ("x/client", "10.0.1.3", client),
+    ] {
+        world.apply(Object::Pod(pod(name, address, &[("a", a)])));
+    }
+    for (app, a) in [("web", "1"), ("db", "2")] {
+        world.apply(Object::NetworkPolicy(NetworkPolicy {
+            ingress: Some(vec![rule(&[own(&[("a", a)])], &[tcp(80, 80)])]),
+            ..policy(&format!("x/{app}"), &[("app", app)])
+        }));
+    }
+    world
+}
+
 #[test]
 fn two_pods_change_places_while_a_client_changes_sides() {
     // Each slot is left by one and entered by the other, and the client's identity is on its way between two answers.
-    let world = |one: &str, two: &str, client: &str| {
-        let mut world = World::new("n1");
-        world.apply(namespace("x", &[]));
-        for (ifindex, name, address, app) in [(7, "x/7", "10.0.0.1", one), (8, "x/8", "10.0.0.2", two)] {
-            let pod = pod(name, address, &[("app", app)]);
-            world.attach(endpoint(ifindex, &pod));
-            world.apply(Object::Pod(pod));
-        }
-        for (name, address, a) in [
-            ("x/one", "10.0.1.1", "1"),
-            ("x/two", "10.0.1.2", "2"),
-            ("x/client", "10.0.1.3", client),
-        ] {
-            world.apply(Object::Pod(pod(name, address, &[("a", a)])));
-        }
-        for (app, a) in [("web", "1"), ("db", "2")] {
-            world.apply(Object::NetworkPolicy(NetworkPolicy {
-                ingress: Some(vec![rule(&[own(&[("a", a)])], &[tcp(80, 80)])]),
-                ..policy(&format!("x/{app}"), &[("app", app)])
-            }));
-        }
-        world
+    every_single_failure(&two_pods("web", "db", "1"), &two_pods("db", "web", "2"));
+    every_single_failure(&two_pods("web", "", "1"), &two_pods("", "web", "2"));
+    every_single_failure(&two_pods("", "db", "1"), &two_pods("db", "db", "2"));
+}
+
+#[test]
+fn whose_slot_is_missing_stays_closed_while_two_pods_change_places() {
+    // A third pod's record names the slot that would be the first choice for a double.
+    let mut numbers = Numbers::default();
+    let mut observed = observe(&compile(&two_pods("web", "db", "1"), &mut numbers).state);
+    let slot = SlotRef::new(MAX_SLOTS - 1, 0);
+    let record = EndpointRecord {
+        ingress: slot,
+        egress: slot,
+        ifindex: 9,
+        flags: EndpointRecord::ENFORCING,
+        ..EndpointRecord::default()
     };
-    every_single_failure(&world("web", "db", "1"), &world("db", "web", "2"));
-    every_single_failure(&world("web", "", "1"), &world("", "web", "2"));
-    every_single_failure(&world("", "db", "1"), &world("db", "db", "2"));
+    observed.put(Entry::Endpoint(9, record));
+    let desired = compile(&two_pods("db", "web", "2"), &mut numbers).state;
+    check(&observed, &desired).unwrap();
 }
 
 #[test]

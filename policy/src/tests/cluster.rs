@@ -271,6 +271,10 @@ fn what_is_not_known_matches_nothing_that_accepts_and_everything_that_denies() {
     let port = Case::new(vec![admin("a", 1, vec![port])], vec![]);
     assert!(!port.enters(CLIENT, 80) && port.enters(OTHER, 80));
     assert_eq!(port.answer(Direction::Ingress, CLIENT, ICMP, 0).allow, 0);
+    // Beside one that is known.
+    let ports = on_ports(acts(Deny, team("y")), &[PortMatch::Everything, tcp(80, 80)]);
+    let ports = Case::new(vec![admin("a", 1, vec![ports])], vec![]);
+    assert!([79, 80, 81].iter().all(|port| !ports.enters(CLIENT, *port)));
     let nowhere = on_ports(acts(Accept, team("y")), &[PortMatch::Nothing]);
     assert!(!Case::new(vec![admin("a", 1, vec![nowhere])], vec![isolating(&[])]).enters(CLIENT, 80));
 }
