@@ -122,7 +122,7 @@ fn what_is_no_longer_asked_for_tells_nobody_apart() {
         name: "teams".to_owned(),
         ..ingress(vec![rule(&[within(&[("team", "y")], &[])], &[tcp(81, 81)])])
     };
-    let mut world = with(world(), &[clients, teams.clone()]);
+    let mut world = with(world(), &[clients.clone(), teams.clone()]);
     let mut compiler = Compiler::default();
     let identities = |compiled: &Compiled| {
         ["10.0.1.1", "10.0.1.2"].map(|address| compiled.state.addresses[&Addr::from(ip(address))].identity)
@@ -132,6 +132,9 @@ fn what_is_no_longer_asked_for_tells_nobody_apart() {
     world.delete(&Object::NetworkPolicy(teams).key());
     let [x, y] = identities(&compiler.compile(&world));
     assert_eq!(x, y);
+    world.delete(&Object::NetworkPolicy(clients).key());
+    let last = compiler.compile(&world).state;
+    assert!(!last.addresses.contains_key(&Addr::from(ip("10.0.1.1"))));
 }
 
 #[test]
