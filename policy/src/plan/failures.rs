@@ -7,12 +7,12 @@ use vethwall_common::{
 };
 
 use super::{
-    plan,
+    Operation, Step, plan,
     tests::{check, check_failures, observe},
 };
 use crate::{
     compile::compile,
-    model::{ClusterRule, NetworkPolicy, Object, Peer, PortMatch, Ports, RuleAction},
+    model::{ClusterRule, Mode, NetworkPolicy, Object, Peer, PortMatch, Ports, RuleAction},
     numbers::Numbers,
     tests::world::{acts, admin, block, endpoint, namespace, own, pod, policy, rule, tcp, within},
     world::World,
@@ -213,6 +213,47 @@ fn what_stood_in_for_a_client_is_gone_when_its_slot_stays_after_all() {
     };
     let (one, db) = (own(&[("a", "1")]), own(&[("app", "db")]));
     every_single_failure_on_the_way(&world(&one, "1"), &world(&db, "2"), &world(&one, "2"));
+}
+
+#[test]
+fn what_an_earlier_client_left_in_a_slot_is_not_what_the_next_one_gets_there() {
+    // The slot of a policy that only watches lets everybody in, and has an entry for whom the policy would let in. Of a
+    // client that was such a one for a while it still has the entry, and x/web leaves it.
+    let of = |client, mode| {
+        let mut world = world(&[], client);
+        world.apply(Object::NetworkPolicy(NetworkPolicy {
+            ingress: Some(vec![rule(&[own(&[("b", "1")])], &[tcp(80, 80)])]),
+            mode: Some(mode),
+            ..policy("x/p", &[("app", "web")])
+        }));
+        world.apply(Object::Pod(pod("x/client", "10.0.1.3", &[("b", client)])));
+        world
+    };
+    let mut numbers = Numbers::default();
+    let earlier = compile(&of("1", Mode::Audit), &mut numbers).state;
+    let mut observed = observe(&compile(&of("2", Mode::Audit), &mut numbers).state);
+    let left: Vec<_> = earlier
+        .verdicts
+        .into_iter()
+        .filter(|(key, _)| !observed.verdicts.contains_key(key))
+        .collect();
+    for (key, entry) in &left {
+        observed.put(Entry::Verdict(*key, *entry));
+    }
+    let desired = compile(&of("1", Mode::Enforce), &mut numbers).state;
+    check(&observed, &desired).unwrap();
+    // And what it gets is attributed as it was.
+    let written = |step: &Step| match step.operation {
+        Operation::Put(Entry::Verdict(key, entry)) if left.iter().any(|(left, _)| *left == key) => {
+            Some((entry.cookie, observed.slots[&key.slot].cookie))
+        }
+        Operation::Put(_) | Operation::Delete(_) | Operation::Grace => None,
+    };
+    let cookies: Vec<_> = plan(&observed, &desired).iter().filter_map(written).collect();
+    assert!(
+        !cookies.is_empty() && cookies.iter().all(|(new, slot)| new == slot && new.0 != 0),
+        "{cookies:?}"
+    );
 }
 
 #[test]
