@@ -187,6 +187,8 @@ fn without_a_port_only_rules_that_do_not_ask_for_one_match() {
     };
     assert!(case(&[], ICMP) && case(&[], TCP) && case(&[PortMatch::Protocol(TCP)], TCP));
     assert!(!case(&[tcp(0, 80)], TCP) && !case(&[PortMatch::Protocol(TCP)], ICMP));
+    // SEMANTICS 28: no rule can name ICMP.
+    assert!(!case(&[PortMatch::Protocol(ICMP)], ICMP));
     // And so it is told.
     let told = |port| {
         let world = world(ingress(&[], &[port]));
