@@ -7,6 +7,7 @@ use proptest::{prelude::*, sample::Index, strategy::ValueTree as _};
 use vethwall_common::{
     Direction::{Egress, Ingress},
     address::Addr,
+    identity::Identity,
 };
 
 use crate::{
@@ -429,4 +430,9 @@ fn what_is_remembered_of_a_pod_is_remembered_of_each_of_its_addresses() {
     let state = Compiler::default().compile(&world).state;
     let reaches = |address| lookup(&state, WEB, Egress, ip(address), TCP, 5432).allow != 0;
     assert_eq!(["10.0.0.2", "fd00::2"].map(reaches), [true, false]);
+    let identity = |address| state.addresses[&Addr::from(ip(address))].identity;
+    assert_eq!(
+        ["10.0.0.2", "fd00::2"].map(|address| identity(address) == Identity::WORLD),
+        [false, true]
+    );
 }
