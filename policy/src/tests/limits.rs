@@ -3,7 +3,7 @@
 use vethwall_common::{Direction, address::Addr, verdict::allow};
 
 use crate::{
-    compile::{Compiled, compile_within},
+    compile::{Compiled, Compiler, compile_within},
     limits::Limits,
     model::{ClusterRule, Labels, Mode, NetworkPolicy, Object, Peer, Peers, RuleAction},
     numbers::Numbers,
@@ -87,6 +87,32 @@ fn only_the_policy_that_needs_too_much_allows_nothing() {
     );
     assert!(enters(&short, 8, "10.0.1.2"), "and another pod's");
     assert!(short.state.verdicts.len() <= 10);
+}
+
+#[test]
+fn what_there_is_room_for_again_allows_what_it_did() {
+    let blocks: Vec<Peer> = (1..=10).map(|n| block(&format!("192.0.2.{n}/32"), &[])).collect();
+    let other = ingress("y/other", &blocks);
+    let limits = Limits {
+        verdicts: 24,
+        namespaces: 1,
+        ..Limits::default()
+    };
+    let mut peers: Vec<Peer> = (1..=20).map(|n| own(&[("n", &n.to_string())])).collect();
+    peers.push(within(&[], &[("n", "new")]));
+    let mut world = world(vec![ingress("x/greedy", &peers), other.clone()]);
+    let mut compiler = Compiler::default().within(limits);
+    let short = compiler.compile(&world);
+    assert_eq!(codes(&short), ["LIM001"]);
+    assert!(!enters(&short, 7, "10.0.1.5"));
+    compiler.compile(&world);
+    compiler.release(&short.state);
+    // Nobody had this label so far.
+    world.apply(Object::Pod(pod("z/new", "10.0.1.99", &[("n", "new")])));
+    world.delete(&other.key());
+    let enough = compiler.compile(&world);
+    assert_eq!(codes(&enough), Vec::<&str>::new());
+    assert!(enters(&enough, 7, "10.0.1.5") && enters(&enough, 7, "10.0.1.99"));
 }
 
 #[test]

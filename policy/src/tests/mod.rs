@@ -10,6 +10,7 @@ pub(crate) mod judge;
 mod limits;
 mod lives;
 mod memory;
+mod nearly;
 pub(crate) mod random;
 mod semantics;
 mod shape;
