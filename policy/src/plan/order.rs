@@ -127,6 +127,19 @@ fn a_move_says_whether_the_identity_is_another() {
 }
 
 #[test]
+fn what_a_slot_says_already_is_not_written_when_it_is_left() {
+    // x/one has another interface, and no policy any more. Nobody's verdict is to be written anywhere.
+    let before = world("web", "db", "client");
+    let mut after = world("", "db", "client");
+    after.detach(7);
+    after.attach(endpoint(9, after.pod("x", "one").unwrap()));
+    let all = steps(&before, &after);
+    let written = |step: &Step| matches!(step.operation, Operation::Put(Entry::Verdict(..)));
+    assert!(moves(&all).contains(&Addr::from_v4([10, 0, 0, 1])));
+    assert!(!all.iter().any(written), "{all:#?}");
+}
+
+#[test]
 fn nobody_waits_where_nothing_is_on_its_way() {
     let graces = |steps: &[Step]| {
         let grace = |step: &&Step| step.operation == Operation::Grace;

@@ -21,7 +21,7 @@ use crate::{
     tests::compile::meaning,
     tests::random::{Parts, parts},
     tests::small::{WEB, egress, ingress, with, world},
-    tests::world::{TCP, acts, admin, block, endpoint, ip, own, pod, port, rule, selector, tcp, within},
+    tests::world::{TCP, acts, admin, block, endpoint, ip, pod, port, rule, selector, tcp, within},
     world::World,
 };
 
@@ -360,7 +360,7 @@ fn an_identity_keeps_its_number_while_it_waits_for_the_kernel() {
 
 #[test]
 fn a_block_that_is_asked_for_anew_finds_the_pods_inside() {
-    // The clients answer a selector before and after, and no pod changes.
+    // The clients answer a selector before and after, and nothing changes in the namespace of the second.
     let by = |name: &str, peer: Peer| NetworkPolicy {
         name: name.to_owned(),
         ..ingress(vec![rule(&[peer], &[tcp(80, 80)])])
@@ -369,7 +369,7 @@ fn a_block_that_is_asked_for_anew_finds_the_pods_inside() {
         world(),
         &[NetworkPolicy {
             name: "clients".to_owned(),
-            ..ingress(vec![rule(&[own(&[("app", "client")])], &[tcp(81, 81)])])
+            ..ingress(vec![rule(&[within(&[], &[("app", "client")])], &[tcp(81, 81)])])
         }],
     );
     let mut compiler = Compiler::default();
@@ -378,9 +378,9 @@ fn a_block_that_is_asked_for_anew_finds_the_pods_inside() {
             .map(|peer| lookup(&compiled.state, WEB, Ingress, ip(peer), TCP, 80).allow != 0)
     };
     assert_eq!(enters(&compiler.compile(&world)), [false, false]);
-    let inside = by("inside", block("10.0.1.0/31", &[]));
+    let inside = by("inside", block("10.0.1.2/32", &[]));
     world.apply(Object::NetworkPolicy(inside.clone()));
-    assert_eq!(enters(&compiler.compile(&world)), [true, false]);
+    assert_eq!(enters(&compiler.compile(&world)), [false, true]);
     world.delete(&Object::NetworkPolicy(inside).key());
     assert_eq!(enters(&compiler.compile(&world)), [false, false]);
 }
