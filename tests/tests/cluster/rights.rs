@@ -73,6 +73,7 @@ fn each_right_of_the_role_is_needed_and_a_missing_one_is_named() {
             .until("the role is enough", |followed| {
                 followed.all(WatchState::Current)
                     && followed.watch(Resource::ClusterNetworkPolicies).state == WatchState::Current
+                    && !followed.steps.is_empty()
             })
             .unwrap();
         assert_eq!(followed.steps.len(), 1);
