@@ -36,10 +36,10 @@ fn what_became_free_comes_back_last() {
     assert_eq!(uses(&mut pool, "bcde", &[]), [2, 3, 4, 1]);
     assert_eq!(gives(&mut pool, "f"), [0], "there is no fifth");
     let mut pool = Pool::new(1, 4);
-    assert_eq!(uses(&mut pool, "abc", &[]), [1, 2, 3]);
-    uses(&mut pool, "ab", &[]);
+    assert_eq!(uses(&mut pool, "wxy", &[]), [1, 2, 3]);
+    uses(&mut pool, "wx", &[]);
     assert_eq!(
-        uses(&mut pool, "abd", &[]),
+        uses(&mut pool, "wxz", &[]),
         [1, 2, 4],
         "nor 3, which was given last"
     );
