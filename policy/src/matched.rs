@@ -69,20 +69,21 @@ impl Matched {
         numbers: &Numbers,
     ) -> Difference {
         let mut difference = Difference::default();
-        let asked_for_ports = self.terms.asks_for_ports();
+        let mut anew = everyone != self.everyone;
         let came = (used != self.used).then(|| {
             let went: BTreeSet<TermId> = self.used.difference(&used).copied().collect();
             let came: BTreeSet<TermId> = used.difference(&self.used).copied().collect();
             let before = std::mem::replace(&mut self.terms, Terms::new(&used, numbers));
             difference.everything = !self.terms.same_prefixes(&before);
+            // A named port belongs to an address, and to prefixes around it: then everything is asked anew.
+            if before.asks_for_ports() || self.terms.asks_for_ports() {
+                anew = true;
+            }
             // Only selectors of pods need asking them.
             let of_pods = |id: &TermId| matches!(numbers.term(*id).map(Arc::as_ref), Some(Term::Pods { .. }));
             let came: BTreeSet<TermId> = came.into_iter().filter(of_pods).collect();
             (Terms::new(&came, numbers), came.is_empty(), went)
         });
-        // A named port belongs to an address, and to prefixes around it: then everything is asked anew.
-        let of_ports = |_: &_| asked_for_ports || self.terms.asks_for_ports();
-        let anew = everyone != self.everyone || came.as_ref().is_some_and(of_ports);
         self.used = used;
         self.everyone = everyone;
 

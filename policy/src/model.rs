@@ -51,6 +51,13 @@ pub struct Pod {
     pub ports: Vec<ContainerPort>,
 }
 
+impl Pod {
+    /// Whether it can be a selector peer (SEMANTICS 21, 31, 35).
+    pub(crate) const fn is_peer(&self) -> bool {
+        !self.host_network && !self.finished
+    }
+}
+
 /// A port that a container declares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerPort {

@@ -20,7 +20,7 @@ use crate::{
     signature::Signature,
     term::Answers,
     terms::Terms,
-    world::{World, is_peer},
+    world::World,
 };
 
 /// An address with an entry of its own.
@@ -123,7 +123,7 @@ impl<'w> Addresses<'w> {
             // What the interface says is known on this node; a status may be old.
             let claims = local.iter().map(|endpoint| {
                 let pod = self.world.pod_of(endpoint)?;
-                Some(if is_peer(pod) {
+                Some(if pod.is_peer() {
                     self.answers(pod, address)
                 } else {
                     Answers::new()

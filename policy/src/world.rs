@@ -413,13 +413,8 @@ fn host_addresses(pod: &Pod) -> BTreeSet<(IpAddr, &str)> {
         .collect()
 }
 
-/// Whether the pod can be a selector peer (SEMANTICS 21, 31, 35).
-pub(crate) fn is_peer(pod: &Pod) -> bool {
-    !pod.host_network && !pod.finished
-}
-
 /// The addresses at which a pod can be a peer.
 pub(crate) fn addresses(pod: &Pod) -> BTreeSet<IpAddr> {
     let all = pod.addresses.iter().map(IpAddr::to_canonical);
-    all.filter(|_| is_peer(pod)).collect()
+    all.filter(|_| pod.is_peer()).collect()
 }

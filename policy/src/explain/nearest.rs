@@ -19,7 +19,7 @@ use crate::{
         ClusterRule, Mode, NetworkPolicy, Operator, Peer, Peers, Pod, PolicyRef, Ports, Rule, RuleAction,
         canonical,
     },
-    world::{World, is_peer},
+    world::World,
 };
 
 /// So many changes are tried.
@@ -238,7 +238,7 @@ impl Search<'_> {
         let Peer::Pods { namespaces, pods } = peer else {
             return None;
         };
-        let pod = self.peer.pod.filter(|pod| is_peer(pod))?;
+        let pod = self.peer.pod.filter(|pod| pod.is_peer())?;
         let inside = match namespaces {
             None => pod.namespace == self.subject.namespace,
             Some(selector) => selector.matches(&self.world.namespace_labels(&pod.namespace)),
@@ -266,7 +266,7 @@ impl Search<'_> {
 
     /// The peer as an entry with selectors.
     fn pods(&self) -> Option<Peer> {
-        let pod = self.peer.pod.filter(|pod| is_peer(pod))?;
+        let pod = self.peer.pod.filter(|pod| pod.is_peer())?;
         let own = pod.namespace == self.subject.namespace;
         Some(Peer::Pods {
             namespaces: (!own).then(|| only(&pod.namespace)),
@@ -346,7 +346,7 @@ impl Search<'_> {
         let Some(at) = self.denying() else {
             return Vec::new();
         };
-        let pods = self.peer.pod.filter(|pod| is_peer(pod)).map(|pod| Peer::Pods {
+        let pods = self.peer.pod.filter(|pod| pod.is_peer()).map(|pod| Peer::Pods {
             namespaces: Some(only(&pod.namespace)),
             pods: like(&pod.labels),
         });

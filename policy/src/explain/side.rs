@@ -136,7 +136,7 @@ fn signature(world: &World, terms: &Terms, meaning: &SlotMeaning, peer: &Found<'
     match (peer.address, peer.pod) {
         (Some(address), _) => addresses.signature(address),
         // A pod without an address yet: by its labels alone.
-        (None, Some(pod)) if crate::world::is_peer(pod) => addresses.signature_of_pod(pod),
+        (None, Some(pod)) if pod.is_peer() => addresses.signature_of_pod(pod),
         (None, _) => Signature::default(),
     }
 }

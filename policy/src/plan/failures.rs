@@ -8,7 +8,7 @@ use vethwall_common::{
 
 use super::{
     Operation, Step, plan,
-    tests::{check, check_failures, observe},
+    tests::{check, check_failures, observe, two_pods},
 };
 use crate::{
     compile::compile,
@@ -152,18 +152,12 @@ fn three_that_were_told_apart_become_one() {
     every_single_failure(&world(&together), &world(&apart));
 }
 
-/// Two pods under policies that let in other clients each; one client is of this kind.
-fn two_pods(one: &str, two: &str, client: &str) -> World {
-    let mut world = World::new("n1");
-    world.apply(namespace("x", &[]));
-    for (ifindex, name, address, app) in [(7, "x/7", "10.0.0.1", one), (8, "x/8", "10.0.0.2", two)] {
-        let pod = pod(name, address, &[("app", app)]);
-        world.attach(endpoint(ifindex, &pod));
-        world.apply(Object::Pod(pod));
-    }
+/// x/one and x/two under policies that let in clients of a=1 or of a=2, and a client of this kind beside one of each.
+fn apart(one: &str, two: &str, client: &str) -> World {
+    let mut world = two_pods(one, two);
     for (name, address, a) in [
-        ("x/one", "10.0.1.1", "1"),
-        ("x/two", "10.0.1.2", "2"),
+        ("x/first", "10.0.1.1", "1"),
+        ("x/second", "10.0.1.2", "2"),
         ("x/client", "10.0.1.3", client),
     ] {
         world.apply(Object::Pod(pod(name, address, &[("a", a)])));
@@ -180,16 +174,16 @@ fn two_pods(one: &str, two: &str, client: &str) -> World {
 #[test]
 fn two_pods_change_places_while_a_client_changes_sides() {
     // Each slot is left by one and entered by the other, and the client's identity is on its way between two answers.
-    every_single_failure(&two_pods("web", "db", "1"), &two_pods("db", "web", "2"));
-    every_single_failure(&two_pods("web", "", "1"), &two_pods("", "web", "2"));
-    every_single_failure(&two_pods("", "db", "1"), &two_pods("db", "db", "2"));
+    every_single_failure(&apart("web", "db", "1"), &apart("db", "web", "2"));
+    every_single_failure(&apart("web", "", "1"), &apart("", "web", "2"));
+    every_single_failure(&apart("", "db", "1"), &apart("db", "db", "2"));
 }
 
 #[test]
 fn whose_slot_is_missing_stays_closed_while_two_pods_change_places() {
     // A third pod's record names the slot that would be the first choice for a double.
     let mut numbers = Numbers::default();
-    let mut observed = observe(&compile(&two_pods("web", "db", "1"), &mut numbers).state);
+    let mut observed = observe(&compile(&apart("web", "db", "1"), &mut numbers).state);
     let slot = SlotRef::new(MAX_SLOTS - 1, 0);
     let record = EndpointRecord {
         ingress: slot,
@@ -199,7 +193,7 @@ fn whose_slot_is_missing_stays_closed_while_two_pods_change_places() {
         ..EndpointRecord::default()
     };
     observed.put(Entry::Endpoint(9, record));
-    let desired = compile(&two_pods("db", "web", "2"), &mut numbers).state;
+    let desired = compile(&apart("db", "web", "2"), &mut numbers).state;
     check(&observed, &desired).unwrap();
 }
 

@@ -5,26 +5,22 @@ use vethwall_common::{
     entry::{Entry, Key},
 };
 
-use super::{Operation, Step, execute, plan, tests::observe};
+use super::{
+    Operation, Step, execute, plan,
+    tests::{observe, two_pods},
+};
 use crate::{
     compile::compile,
     model::{NetworkPolicy, Object},
     numbers::Numbers,
     state::State,
-    tests::world::{endpoint, namespace, own, pod, policy, rule, tcp},
+    tests::world::{endpoint, own, pod, policy, rule, tcp},
     world::World,
 };
 
-/// x/one (7) and x/two (8) with these labels, a client, and policies that let `role=client` in to pods of app=web or
-/// app=db.
+/// x/one (7) and x/two (8), a client, and policies that let `role=client` in to pods of app=web or app=db.
 fn world(one: &str, two: &str, client: &str) -> World {
-    let mut world = World::new("n1");
-    world.apply(namespace("x", &[]));
-    for (ifindex, name, address, app) in [(7, "x/one", "10.0.0.1", one), (8, "x/two", "10.0.0.2", two)] {
-        let pod = pod(name, address, &[("app", app)]);
-        world.attach(endpoint(ifindex, &pod));
-        world.apply(Object::Pod(pod));
-    }
+    let mut world = two_pods(one, two);
     world.apply(Object::Pod(pod("x/client", "10.0.1.1", &[("role", client)])));
     // Somebody else has the role, so that its identity does not come and go with the client.
     world.apply(Object::Pod(pod("x/other", "10.0.1.2", &[("role", "client")])));

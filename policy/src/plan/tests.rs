@@ -17,11 +17,13 @@ use vethwall_common::{
 use super::{Operation, Step, execute, plan};
 use crate::{
     compile::compile,
+    model::Object,
     numbers::Numbers,
     reader,
     state::State,
     tests::random::{OTHERS, PACKETS, PODS, Parts, change, parts},
-    tests::world::ip,
+    tests::world::{endpoint, ip, namespace, pod},
+    world::World,
 };
 
 /// Verdicts of every packet: by endpoint, direction, peer (and whether it was masqueraded), packet.
@@ -271,6 +273,18 @@ pub(super) fn check_failures(
 
 fn compiled(parts: &Parts, numbers: &mut Numbers) -> State {
     compile(&parts.world(), numbers).state
+}
+
+/// x/one (7) and x/two (8) in namespace x of this node, app=`one` and app=`two`.
+pub(super) fn two_pods(one: &str, two: &str) -> World {
+    let mut world = World::new("n1");
+    world.apply(namespace("x", &[]));
+    for (ifindex, name, address, app) in [(7, "x/one", "10.0.0.1", one), (8, "x/two", "10.0.0.2", two)] {
+        let pod = pod(name, address, &[("app", app)]);
+        world.attach(endpoint(ifindex, &pod));
+        world.apply(Object::Pod(pod));
+    }
+    world
 }
 
 /// As after an agent that ran for a while: through an earlier plan, so generations are not zero.

@@ -19,7 +19,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{World, is_peer};
+use super::World;
 use crate::model::{Kind, ObjectKey, Pod};
 
 /// Whose an address is.
@@ -152,7 +152,7 @@ impl World {
         let bound = pod.is_some_and(|pod| {
             let uids = [Some(&pod.uid), pod.config_hash.as_ref()];
             let same = uids.into_iter().flatten().any(|uid| *uid == claim.uid);
-            same && !claim.uid.is_empty() && is_peer(pod) && pod.node.as_deref() == Some(node)
+            same && !claim.uid.is_empty() && pod.is_peer() && pod.node.as_deref() == Some(node)
         });
         let networks = self.nodes.get(node).map_or(&[][..], |node| &node.pod_cidrs);
         bound

@@ -8,6 +8,7 @@ mod links;
 mod maps;
 mod packets;
 mod rulesets;
+mod signals;
 mod versions;
 mod veth;
 

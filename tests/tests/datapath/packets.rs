@@ -3,7 +3,10 @@
 use std::{
     fs::File,
     net::UdpSocket,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, TryRecvError},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -159,24 +162,18 @@ fn a_pod_is_closed_until_its_record_is_there_with_clsact() {
     a_pod_is_closed_until_its_record_is_there(Hook::Clsact);
 }
 
-struct OnDrop<F: Fn()>(F);
-
-impl<F: Fn()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        self.0();
-    }
-}
-
 /// Sends from the pod without a pause while programs are replaced; the numbers, from `first` on,
 /// that were sent and that arrived.
 fn upgrade_under_load(kernel: Kernel, first: u32) -> (Vec<u32>, Vec<u32>) {
     let (host, pod) = (host_socket(), pod_socket());
-    let (stop, all_sent) = (AtomicBool::new(false), AtomicBool::new(false));
+    let all_sent = &AtomicBool::new(false);
     thread::scope(|scope| {
-        let sender = scope.spawn(|| {
+        // Goes when the upgrades end, however they do.
+        let (upgrading, ended) = mpsc::channel::<()>();
+        let sender = scope.spawn(move || {
             let mut sent = Vec::new();
             for number in first.. {
-                if stop.load(Ordering::Relaxed) {
+                if ended.try_recv() == Err(TryRecvError::Disconnected) {
                     break;
                 }
                 pod.send_to(&number.to_be_bytes(), HOST).unwrap();
@@ -202,8 +199,6 @@ fn upgrade_under_load(kernel: Kernel, first: u32) -> (Vec<u32>, Vec<u32>) {
             arrived.sort_unstable();
             arrived
         });
-        // However the upgrades end, the threads do.
-        let stopped = OnDrop(|| stop.store(true, Ordering::Relaxed));
         drop(kernel);
         let start = Instant::now();
         for _ in 0..2 {
@@ -211,7 +206,7 @@ fn upgrade_under_load(kernel: Kernel, first: u32) -> (Vec<u32>, Vec<u32>) {
             assert!(kernel.adopted());
         }
         println!("two upgrades under load took {:?}", start.elapsed());
-        drop(stopped);
+        drop(upgrading);
         (sender.join().unwrap(), receiver.join().unwrap())
     })
 }
