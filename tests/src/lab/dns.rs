@@ -93,6 +93,10 @@ pub(super) fn table(state: &State) -> Table {
 /// The answer to a question; none if it is none.
 pub(super) fn answer(question: &[u8], names: &Names) -> Option<Vec<u8>> {
     let packet = Packet::parse(question).ok()?;
+    // Two servers that answered each other's answers would never end.
+    if packet.has_flags(PacketFlag::RESPONSE) {
+        return None;
+    }
     let mut reply = Packet::new_reply(packet.id());
     reply.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
     if packet.has_flags(PacketFlag::RECURSION_DESIRED) {

@@ -109,14 +109,10 @@ fn one(port: &Port, address: SocketAddr, names: &Option<Names>, answer: &[u8]) -
                 let Ok((length, from)) = socket.recv_from(&mut buffer) else {
                     continue;
                 };
+                let datagram = buffer.get(..length).unwrap_or_default();
                 let reply = match &names {
-                    Some(names) => dns::answer(buffer.get(..length).unwrap_or_default(), names),
-                    // As long as the question: where one needs fragments, so does the other.
-                    None => {
-                        let mut reply = answer.clone();
-                        reply.resize(reply.len().max(length), 0);
-                        Some(reply)
-                    }
+                    Some(names) => dns::answer(datagram, names),
+                    None => (!is_answer(datagram)).then(|| answer_to(datagram, &answer)),
                 };
                 if let Some(reply) = reply {
                     // The client asks again.
@@ -150,6 +146,21 @@ fn one(port: &Port, address: SocketAddr, names: &Option<Names>, answer: &[u8]) -
     Ok(())
 }
 
+/// As long as the question: where one needs fragments, so does the other.
+fn answer_to(question: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut reply = name.to_vec();
+    reply.resize((name.len() + 1).max(question.len()), 0);
+    reply
+}
+
+/// Whether another server says this: if servers answered each other, one forged datagram would never end. No question
+/// begins with a line and a zero: DNS's have zeros before, and people send none.
+fn is_answer(datagram: &[u8]) -> bool {
+    let mut parts = datagram.splitn(2, |byte| *byte == b'\n');
+    let (name, rest) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    name.iter().all(u8::is_ascii_graphic) && rest.first() == Some(&0)
+}
+
 /// Says the name, then sends back what comes.
 fn greet(mut connection: Socket, answer: &[u8]) -> Result<()> {
     connection.write_all(answer)?;
@@ -176,5 +187,25 @@ fn ask_and_answer(mut connection: Socket, names: &Names) -> Result<()> {
         let mut framed = u16::try_from(answer.len())?.to_be_bytes().to_vec();
         framed.extend(answer);
         connection.write_all(&framed)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_are_answered_and_answers_are_not() {
+        for question in [
+            &b""[..],
+            b"hello",
+            b"hello\n",
+            b"\n",
+            b"\x12\x34\x01\0\0\x01\n\0",
+            &[b'x'; 4000],
+        ] {
+            assert!(!is_answer(question), "{question:?}");
+            assert!(is_answer(&answer_to(question, b"x/victim\n")), "{question:?}");
+        }
     }
 }

@@ -179,6 +179,11 @@ fn attack(lab: &Lab, shielded: bool) -> Result<Report> {
                 counts.get_mut(number).into_iter().for_each(|count| *count += 1);
             }
         }
+        let lost = seen.lost()?;
+        ensure!(
+            lost == 0,
+            "{lost} frames came to the victim and were not looked at"
+        );
         Ok(())
     };
     for scenario in frames::scenarios(&cast) {
@@ -204,9 +209,11 @@ fn attack(lab: &Lab, shielded: bool) -> Result<Report> {
         }
     }
     evil.preset(0, 0)?;
+    count(&names)?;
 
     names.push("with tags of our own");
     tags(lab, send, &cast, names.len() - 1)?;
+    count(&names)?;
 
     names.push("scattered over pages");
     let frames = frames::plain(&cast, names.len() - 1);
@@ -214,6 +221,7 @@ fn attack(lab: &Lab, shielded: bool) -> Result<Report> {
     lab.tap("x/evil", "eth0")?
         .send_scattered(&frames)
         .context("scattered")?;
+    count(&names)?;
 
     names.push("answers to somebody else's question");
     // The victim asks the bystander; the attacker answers from its own port, and as the bystander.
