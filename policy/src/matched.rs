@@ -90,16 +90,20 @@ impl Matched {
         let mut before = std::mem::take(&mut self.spaces).into_iter().peekable();
         self.spaces.reserve(world.spaces().len());
         for (name, space) in world.spaces() {
-            // Side by side: there may be many thousands, and most are as before.
-            let (own, mut matched) = loop {
-                match before.next_if(|(known, _)| known <= name) {
-                    Some(known) if known.0 == *name => break known,
-                    Some((_, gone)) => difference
+            // Side by side: there may be many thousands, and most are as before, which their stamps say without their
+            // names.
+            let same = before.next_if(|(_, known)| known.stamp.same(space.stamp()));
+            let (own, mut matched) = same.unwrap_or_else(|| {
+                while let Some((known, before)) = before.next_if(|(known, _)| known <= name) {
+                    if known == *name {
+                        return (known, before);
+                    }
+                    difference
                         .went
-                        .extend(gone.addresses().map(|(address, _)| address)),
-                    None => break (name.clone(), MatchedSpace::default()),
+                        .extend(before.addresses().map(|(address, _)| address));
                 }
-            };
+                (name.clone(), MatchedSpace::default())
+            });
             let changed = match &came {
                 None if matched.stamp.same(space.stamp()) && !anew => false,
                 Some((terms, nothing, went)) if matched.stamp.same(space.stamp()) && !anew => {

@@ -18,7 +18,7 @@ use vethwall_common::{
 
 use crate::{
     answer::{Answer, Asked, Bits, Origin, answer},
-    compiled::{Attribution, Compiled, Problem},
+    compiled::{Attribution, Compiled, Cookies, Problem},
     encode::{Encoded, Pages, encode},
     limits::{self, Limits, Room},
     meaning::{Level, SlotMeaning},
@@ -48,8 +48,9 @@ struct Draft {
 /// A slot's entries.
 #[derive(Debug)]
 struct Written {
+    slot: u32,
     record: SlotRecord,
-    verdicts: Vec<(Identity, VerdictEntry)>,
+    verdicts: Vec<(VerdictKey, VerdictEntry)>,
     ports: Vec<(PortsKey, PortsPage)>,
     cookies: Vec<(Cookie, Arc<Attribution>)>,
 }
@@ -179,18 +180,36 @@ impl Slots {
         for (asked, mut own, mut draft) in drafts {
             if !room.take(&own, draft.answers.len(), &draft.sets) {
                 let (less, smaller) = with_less(&own, live, &mut room, &mut compiled.problems);
-                // Tried again with the next compilation; numbers that it had may be others' then.
+                // Tried again with the next compilation; numbers that it had may be others' then. Another slot that had
+                // no room may be this one already, and written.
                 draft.written = None;
-                self.drafts.insert(own, draft);
+                self.drafts.entry(own).or_insert(draft);
                 (own, draft) = (less, smaller);
             }
-            match draft.write(&own, numbers, compiled) {
+            match draft.write(&own, numbers) {
                 Some(slot) => _ = slots.insert(asked, slot),
                 None => compiled.problems.push(limits::no_slot(&own)),
             }
             self.drafts.insert(own, draft);
         }
+        self.put_together(compiled);
         slots
+    }
+
+    /// All slots' entries, into the result: in the order of their keys, in which a map is built fastest.
+    fn put_together(&self, compiled: &mut Compiled) {
+        let written = self.drafts.values().filter_map(|draft| draft.written.as_ref());
+        let mut written: Vec<&Written> = written.collect();
+        written.sort_by_key(|written| written.slot);
+        let state = &mut compiled.state;
+        state.slots = written.iter().map(|one| (one.slot, one.record)).collect();
+        state.verdicts = written
+            .iter()
+            .flat_map(|one| one.verdicts.iter().copied())
+            .collect();
+        state.ports = written.iter().flat_map(|one| one.ports.iter().copied()).collect();
+        let cookies = written.iter().flat_map(|one| one.cookies.iter().cloned());
+        compiled.cookies = Cookies(cookies.collect());
     }
 }
 
@@ -233,16 +252,11 @@ fn with_less(
 }
 
 impl Draft {
-    /// Its entries, into the state. None if there is no slot left.
-    fn write(
-        &mut self,
-        meaning: &SlotMeaning,
-        numbers: &mut Numbers,
-        compiled: &mut Compiled,
-    ) -> Option<u32> {
+    /// Writes its entries. Returns its number; none if there is no slot left.
+    fn write(&mut self, meaning: &SlotMeaning, numbers: &mut Numbers) -> Option<u32> {
         let before = self.written.take();
         let slot = numbers.slot(meaning)?;
-        let written = match before {
+        self.written = Some(match before {
             // What was written last is in use since, so its numbers are still its own.
             Some(written) => {
                 for (cookie, _) in &written.cookies {
@@ -253,28 +267,12 @@ impl Draft {
                 }
                 written
             }
-            None => self.entries(meaning, numbers),
-        };
-        let state = &mut compiled.state;
-        state.slots.insert(slot, written.record);
-        let key = |identity| VerdictKey { slot, identity };
-        state.verdicts.extend(
-            written
-                .verdicts
-                .iter()
-                .map(|(identity, entry)| (key(*identity), *entry)),
-        );
-        state.ports.extend(written.ports.iter().copied());
-        let cookies = written.cookies.iter();
-        compiled
-            .cookies
-            .0
-            .extend(cookies.map(|(c, a)| (*c, Arc::clone(a))));
-        self.written = Some(written);
+            None => self.entries(slot, meaning, numbers),
+        });
         Some(slot)
     }
 
-    fn entries(&self, meaning: &SlotMeaning, numbers: &mut Numbers) -> Written {
+    fn entries(&self, slot: u32, meaning: &SlotMeaning, numbers: &mut Numbers) -> Written {
         let mut known: BTreeMap<Origin, Cookie> = BTreeMap::new();
         let mut cookies = Vec::new();
         let mut cookie = |bits: Bits, numbers: &mut Numbers| {
@@ -317,9 +315,11 @@ impl Draft {
                 };
                 ports.extend(pages.into_iter().map(|(at, content)| (key(at), content)));
             }
-            verdicts.push((*identity, entry));
+            let identity = *identity;
+            verdicts.push((VerdictKey { slot, identity }, entry));
         }
         Written {
+            slot,
             record,
             verdicts,
             ports,
