@@ -104,9 +104,10 @@ impl Matched {
                 }
                 (name.clone(), MatchedSpace::default())
             });
+            let as_before = matched.stamp.same(space.stamp()) && !anew;
             let changed = match &came {
-                None if matched.stamp.same(space.stamp()) && !anew => false,
-                Some((terms, nothing, went)) if matched.stamp.same(space.stamp()) && !anew => {
+                None if as_before => false,
+                Some((terms, nothing, went)) if as_before => {
                     let forgot = matched.forget(went, everyone, &mut difference.went);
                     let learnt = !nothing && matched.learn(name, space, terms);
                     forgot || learnt

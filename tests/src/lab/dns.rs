@@ -196,3 +196,16 @@ fn exchange(server: IpAddr, question: &[u8]) -> Result<Vec<u8>> {
     }
     bail!("the name server {server} does not answer")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_answered_and_the_answer_is_not() {
+        let nothing = Names::new(PathBuf::from("/nonexistent"));
+        let question = question("probe.cluster.local", TYPE::A).unwrap();
+        let reply = answer(&question, &nothing).unwrap();
+        assert_eq!(answer(&reply, &nothing), None);
+    }
+}

@@ -115,7 +115,7 @@ impl Tap {
     }
 
     /// How many frames there was no room for since the last time.
-    pub fn lost(&self) -> io::Result<u32> {
+    fn lost(&self) -> io::Result<u32> {
         // struct tpacket_stats: how many came, how many were dropped; reading sets them to 0.
         let mut counts = [0_u32; 2];
         let mut length = size_of_val(&counts) as libc::socklen_t;
@@ -156,18 +156,25 @@ impl Tap {
         }
     }
 
-    /// The frames that came in since the last time.
+    /// The frames that came in since the last time. Frames for which there was no room are an error: what is not seen must
+    /// not pass for what did not come.
     pub fn received(&self) -> io::Result<Vec<Vec<u8>>> {
         let mut frames = Vec::new();
         let mut buffer = vec![0; 1 << 16];
         loop {
             match (&self.0).read(&mut buffer) {
                 Ok(length) => frames.push(buffer.get(..length).unwrap_or_default().to_vec()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(frames),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // The interface was down for a moment.
                 Err(error) if error.raw_os_error() == Some(libc::ENETDOWN) => {}
                 Err(error) => return Err(error),
             }
+        }
+        match self.lost()? {
+            0 => Ok(frames),
+            lost => Err(io::Error::other(format!(
+                "UNSEEN: {lost} frames came and were not looked at"
+            ))),
         }
     }
 
